@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes .venv with exactly the packages of requirements.txt (hashes checked). Does nothing when
+# they are there already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=.venv/.requirements.sha256
+want=$(cat requirements.txt ferry/pyproject.toml | sha256sum)
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && exit 0
+
+python=${PYTHON:-python3}
+"$python" - <<'PY' || exit 1
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}. "
+             "Set PYTHON=/path/to/python3.11 and run make again.")
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("Python's venv module is missing: sudo apt-get install python3-venv")
+PY
+
+echo "virtual environment: installing $(grep -c == requirements.txt) packages into .venv"
+"$python" -m venv --clear .venv
+# uv installs the rest in seconds; it is itself one of the hashed requirements.
+uv=$(mktemp)
+trap 'rm -f "$uv"' EXIT
+awk '/^uv==/{p=1} p{print} p&&!/\\$/{exit}' requirements.txt >"$uv"
+.venv/bin/pip install --quiet --require-hashes --no-deps -r "$uv"
+.venv/bin/uv pip sync --quiet --python .venv --require-hashes requirements.txt
+.venv/bin/uv pip install --quiet --python .venv --no-deps -e ferry
+echo "$want" >"$stamp"
