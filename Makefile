@@ -1,0 +1,80 @@
+# The one place where commands live: the README, pre-commit and CI call these targets.
+# Each target brings what it needs (virtual environment, Docker engine, images) by itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ETL_CACHE := $(CURDIR)/.cache
+INVENTORY ?= inventories/production
+SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+
+.PHONY: help
+help: ## Show what there is to run
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
+
+# --- the servers -------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: venv ## Make the virtual environment with Ansible (.venv) and nothing else
+
+.PHONY: secrets
+secrets: venv ## Generate passwords, CA and backup identity for INVENTORY=inventories/production
+	@python scripts/make_secrets.py $(INVENTORY)
+
+# --- see it work on this machine ---------------------------------------------------------------
+
+.PHONY: demo
+demo: venv docker ## The whole journey on five local machines: build, migrate, prove
+	@demo/run.sh journey
+
+.PHONY: demo-rollback
+demo-rollback: venv docker ## Go back to the old PC and show that no row is missing
+	@demo/run.sh rollback
+
+.PHONY: demo-clean
+demo-clean: ## Remove everything the demo made
+	@demo/run.sh clean
+
+# --- tests -------------------------------------------------------------------------------------
+
+.PHONY: test
+test: venv docker postgres ## Everything: lint, pytest, every Molecule scenario
+	@scripts/run_tests.sh all
+
+.PHONY: test-fast
+test-fast: venv postgres ## Lint and pytest, without Docker
+	@scripts/run_tests.sh fast
+
+.PHONY: lint
+lint: venv ## yamllint, ansible-lint (profile production), ruff
+	@scripts/run_tests.sh lint
+
+.PHONY: molecule
+molecule: venv docker ## One scenario: make molecule SCENARIO=hardening
+	@molecule test -s $(SCENARIO)
+
+# --- housekeeping ------------------------------------------------------------------------------
+
+.PHONY: lock
+lock: venv ## Write the hash-locked requirements anew from the *.in files
+	@uv pip compile -q --upgrade --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
+	uv pip compile -q --generate-hashes --python-version 3.11 ferry/pyproject.toml -c requirements.txt -o ferry/requirements.txt
+	uv pip compile -q --generate-hashes --python-version 3.11 reference_bot/requirements.in -c requirements.txt -o reference_bot/requirements.txt
+
+.PHONY: clean
+clean: demo-clean ## Remove the virtual environment, caches and test machines too
+	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .ansible
+
+.PHONY: venv docker postgres
+venv:
+	@scripts/ensure_venv.sh
+
+docker:
+	@scripts/ensure_docker.sh
+	for release in bookworm trixie; do demo/base_image/build.sh $$release; done
+
+postgres:
+	@scripts/ensure_postgres.sh
