@@ -1,5 +1,6 @@
 """The typo guard that every role's validate.yml calls."""
 
+import json
 import os
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def run_role(tmp_path):
         (role / name).resolve().write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def run(**settings):
-        extra = yaml.safe_dump(settings)
+        extra = json.dumps(settings)
         done = subprocess.run(
             [
                 Path(sys.executable).parent / "ansible-playbook",
