@@ -41,7 +41,7 @@ demo-clean: ## Remove everything the demo made
 # --- tests -------------------------------------------------------------------------------------
 
 .PHONY: test
-test: venv docker postgres ## Everything: lint, pytest, every Molecule scenario
+test: venv images postgres ## Everything: lint, pytest, every Molecule scenario
 	@scripts/run_tests.sh all
 
 .PHONY: test-fast
@@ -53,7 +53,7 @@ lint: venv ## yamllint, ansible-lint (profile production), ruff
 	@scripts/run_tests.sh lint
 
 .PHONY: molecule
-molecule: venv docker ## One scenario: make molecule SCENARIO=hardening
+molecule: venv images ## One scenario: make molecule SCENARIO=hardening
 	@molecule test -s $(SCENARIO)
 
 # --- housekeeping ------------------------------------------------------------------------------
@@ -68,13 +68,16 @@ lock: venv ## Write the hash-locked requirements anew from the *.in files
 clean: demo-clean ## Remove the virtual environment, caches and test machines too
 	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .ansible
 
-.PHONY: venv docker postgres
+.PHONY: venv docker images postgres
 venv:
 	@scripts/ensure_venv.sh
 
 docker:
 	@scripts/ensure_docker.sh
-	for release in bookworm trixie; do demo/base_image/build.sh $$release; done
+
+images: docker
+	@demo/base_image/build.sh bookworm
+	demo/base_image/build.sh trixie
 
 postgres:
 	@scripts/ensure_postgres.sh

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# The demo: the product's own playbooks against five local machines.
+#
+#   run.sh journey | rollback | clean      (make demo | make demo-rollback | make demo-clean)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export PATH="$PWD/.venv/bin:$PATH"
+export ETL_CACHE="$PWD/.cache"
+export ANSIBLE_CONFIG="$PWD/ansible.cfg"
+export ANSIBLE_INVENTORY=inventories/demo
+export ANSIBLE_NOCOLOR=${NO_COLOR:+1}
+[ -n "${NO_COLOR:-}" ] || export ANSIBLE_FORCE_COLOR=1
+logs=artifacts/demo
+started=$SECONDS
+step=0
+
+say() { printf '\n\033[1m== %s\033[0m  (%d:%02d)\n' "$*" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
+
+# Runs one playbook as a user would; its output is on the screen and in a log.
+play() { # what-it-does playbook
+  step=$((step + 1))
+  say "$step. $1:  ansible-playbook $2"
+  ansible-playbook "$2" 2>&1 | tee "$logs/$(printf %02d $step)-$(basename "$2" .yml).log"
+}
+
+# The stage that only prepares the world is told in a line; its log is kept.
+quietly() { # what-it-does playbook
+  step=$((step + 1))
+  say "$step. $1"
+  local log
+  log=$logs/$(printf %02d $step)-$(basename "$2" .yml).log
+  ansible-playbook "$2" >"$log" 2>&1 || { cat "$log"; echo "This step failed; its output is above and in $log" >&2; exit 1; }
+}
+
+journey() {
+  demo/base_image/build.sh bookworm
+  [ -d inventories/demo/secrets ] || python scripts/make_secrets.py inventories/demo
+  mkdir -p "$logs" && rm -f "$logs"/*
+  quietly "Five machines boot; two become the old PC with its bot and the game server" demo/world.yml
+  play "Two bare servers are built" site.yml
+  quietly "The game server's owner adds the new bot's key" demo/let_new_bot_in.yml
+  play "The move is rehearsed while the old bot works" playbooks/rehearse.yml
+  play "The move" migrate.yml
+  quietly "A match is played; the outsider tries the doors" demo/prove.yml
+  say "done"
+  cat "$logs/summary.txt"
+}
+
+rollback() {
+  # Without a demo there is nothing to go back from: make it first.
+  docker inspect demo-old-pc >/dev/null 2>&1 || journey
+  play "Back to the old PC" rollback.yml
+  quietly "The old PC is asked what it has" demo/prove_rollback.yml
+  say "done"
+  cat "$logs/rollback_summary.txt"
+}
+
+clean() {
+  if docker info >/dev/null 2>&1; then
+    docker ps -aq --filter label=etl.world=demo | xargs -r docker rm -f -v >/dev/null
+    docker network ls -q --filter label=etl.world=demo | xargs -r docker network rm >/dev/null
+  fi
+  rm -rf artifacts/demo inventories/demo/secrets inventories/demo/group_vars/all/vault.yml \
+    .cache/*.demo .cache/*.demo.tar "$HOME/.ansible/cp-demo"
+  echo "The demo is gone. (The base image and .venv stay; make clean removes those too.)"
+}
+
+case ${1:-} in
+  journey | rollback | clean) "$1" ;;
+  *) echo "usage: demo/run.sh journey|rollback|clean" >&2; exit 2 ;;
+esac
