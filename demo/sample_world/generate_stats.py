@@ -478,7 +478,7 @@ def main() -> int:
     parser.add_argument(
         "--until",
         type=date.fromisoformat,
-        help="first evening without games (default: yesterday, so that nothing lies in the future)",
+        help="first evening without games (default: yesterday, so nothing lies in the future)",
     )
     parser.add_argument("--new-match", action="store_true", help="write one match, nothing else")
     parser.add_argument(

@@ -1,0 +1,1 @@
+"""What the bot does apart from Discord."""

@@ -1,0 +1,637 @@
+"""One interface over SQLite (aiosqlite) and PostgreSQL (asyncpg).
+
+The backend is named by ``DATABASE_TYPE`` or by the scheme of ``DATABASE_URL``; there is no default
+and no silent fall-back. Statements are written once, with ``?`` placeholders::
+
+    database = Database(DatabaseSettings.from_environment())
+    await database.open()
+    rows = await database.fetch_all("SELECT * FROM rounds WHERE map_name = ?", "supply")
+    async with database.transaction() as session:
+        await session.execute("UPDATE rounds SET is_tied = ? WHERE id = ?", True, 7)
+    await database.close()
+
+Rows answer to names and positions (``row["id"]``, ``row[0]``) on both backends. Columns declared
+BOOLEAN and TIMESTAMP come back as ``bool`` and naive ``datetime`` on both; expressions over them
+(``MAX(created_at)``) are text in SQLite. ``AVG`` of integers is a ``Decimal`` in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import re
+import sqlite3
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+import aiosqlite
+import asyncpg
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+Row = Any  # asyncpg.Record or sqlite3.Row: both are read by name and by position
+
+
+class DatabaseError(Exception):
+    """A statement failed for a reason that neither waiting nor another value will mend."""
+
+
+class DatabaseConfigurationError(DatabaseError):
+    """The settings cannot work; the message says which one to change."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database cannot be reached or cannot take work now; the same call may succeed later."""
+
+
+class DatabaseValueError(DatabaseError):
+    """The database refused a value: out of range, a broken constraint, a wrong type."""
+
+
+# --------------------------------------------------------------------------------------- settings
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """Where the database is and how to talk to it. Times are in seconds."""
+
+    backend: str  # "postgresql" or "sqlite"
+    path: Path | None = None  # sqlite
+    url: str | None = None  # postgresql; what stands in it wins over the single settings
+    host: str | None = None
+    port: int | None = None
+    name: str | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ssl_mode: str | None = None
+    ssl_root_cert: Path | None = None
+    pool_min: int = 5
+    pool_max: int = 20
+    command_timeout: float = 60.0
+    connect_timeout: float = 10.0
+    statement_cache: int = 100
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> DatabaseSettings:
+        """Read the ``DATABASE_*`` settings.
+
+        libpq's own variables (``PGSSLMODE``, ``PGSSLROOTCERT``, ``PGPASSFILE``, ...) count where
+        the setting of ours is absent.
+
+        Raises:
+            DatabaseConfigurationError: a setting is missing, malformed or contradicts another.
+
+        """
+        values = {key: value.strip() for key, value in environment.items() if value.strip()}
+        url = values.get("DATABASE_URL")
+        backend = _chosen_backend(values.get("DATABASE_TYPE"), url)
+        if backend == "sqlite":
+            path = unquote(urlsplit(url).path)[1:] if url else values.get("DATABASE_PATH")
+            return cls(backend, path=Path(path or "bot/etlegacy_production.db"))
+
+        settings = cls(
+            backend,
+            url=url,
+            host=values.get("DATABASE_HOST"),
+            port=_number(values, "DATABASE_PORT", int),
+            name=values.get("DATABASE_NAME"),
+            user=values.get("DATABASE_USER"),
+            password=values.get("DATABASE_PASSWORD"),
+            ssl_mode=values.get("DATABASE_SSL_MODE"),
+            ssl_root_cert=_path(values.get("DATABASE_SSL_ROOT_CERT")),
+            pool_min=_number(values, "DATABASE_POOL_MIN", int, 5),
+            pool_max=_number(values, "DATABASE_POOL_MAX", int, 20),
+            command_timeout=_number(values, "DATABASE_COMMAND_TIMEOUT", float, 60.0),
+            connect_timeout=_number(values, "DATABASE_CONNECT_TIMEOUT", float, 10.0),
+            statement_cache=_number(values, "DATABASE_STATEMENT_CACHE_SIZE", int, 100),
+        )
+        settings._check(values)
+        return settings
+
+    def _check(self, values: Mapping[str, str]) -> None:
+        in_url = _url_options(self.url) if self.url else {}
+        if self.url is None:
+            absent = [
+                f"DATABASE_{name.upper()}"
+                for name in ("host", "name", "user")
+                if getattr(self, name) is None
+            ]
+            if absent:
+                raise DatabaseConfigurationError(
+                    f"{', '.join(absent)} must be set for DATABASE_TYPE=postgresql "
+                    "(or all of it in DATABASE_URL=postgresql://user:password@host:port/name)"
+                )
+        if not 1 <= self.pool_min <= self.pool_max:
+            raise DatabaseConfigurationError(
+                f"DATABASE_POOL_MIN={self.pool_min} and DATABASE_POOL_MAX={self.pool_max}: "
+                "the first must be at least 1 and not above the second"
+            )
+        if self.ssl_mode and self.ssl_mode != in_url.get("sslmode", self.ssl_mode):
+            raise DatabaseConfigurationError(
+                f"DATABASE_SSL_MODE={self.ssl_mode}, but DATABASE_URL says "
+                f"sslmode={in_url['sslmode']}: remove one of the two"
+            )
+        mode = self.ssl_mode or in_url.get("sslmode") or values.get("PGSSLMODE")
+        if mode and mode not in SSL_MODES:
+            raise DatabaseConfigurationError(
+                f"TLS mode {mode!r}: DATABASE_SSL_MODE must be one of {', '.join(SSL_MODES)}"
+            )
+        authority = (
+            self.ssl_root_cert or in_url.get("sslrootcert") or values.get("PGSSLROOTCERT") or None
+        )
+        if authority and not os.access(authority, os.R_OK):
+            raise DatabaseConfigurationError(
+                f"the CA certificate {authority} cannot be read: correct DATABASE_SSL_ROOT_CERT "
+                "(or PGSSLROOTCERT)"
+            )
+        default = Path(values.get("HOME", "/nonexistent"), ".postgresql", "root.crt")
+        if (
+            mode in ("verify-ca", "verify-full")
+            and not authority
+            and not os.access(default, os.R_OK)
+        ):
+            raise DatabaseConfigurationError(
+                f"DATABASE_SSL_MODE={mode} needs the CA's certificate: "
+                "set DATABASE_SSL_ROOT_CERT to its file"
+            )
+
+    def asyncpg_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for ``asyncpg.connect`` and ``create_pool`` (PostgreSQL only)."""
+        options = {"sslmode": self.ssl_mode, "sslrootcert": self.ssl_root_cert}
+        query = urlencode({key: str(value) for key, value in options.items() if value})
+        url = self.url or "postgresql://"
+        arguments: dict[str, Any] = {
+            "dsn": f"{url}{'&' if '?' in url else '?'}{query}" if query else url,
+            "timeout": self.connect_timeout,
+            "command_timeout": self.command_timeout,
+            "statement_cache_size": self.statement_cache,
+        }
+        if self.url is None:
+            arguments |= {
+                "host": self.host,
+                "port": self.port,
+                "user": self.user,
+                "database": self.name,
+                "password": self.password,
+            }
+        elif self.password and not urlsplit(self.url).password:
+            arguments["password"] = self.password
+        return arguments
+
+
+def _chosen_backend(named: str | None, url: str | None) -> str:
+    names = {"postgresql": "postgresql", "postgres": "postgresql", "sqlite": "sqlite"}
+    choice = "DATABASE_TYPE must be postgresql or sqlite"
+    if named is None and url is None:
+        raise DatabaseConfigurationError(
+            "no database is configured: "
+            "set DATABASE_URL=postgresql://user:password@host:port/name, "
+            "or DATABASE_TYPE=postgresql with DATABASE_HOST, DATABASE_NAME, DATABASE_USER and "
+            "DATABASE_PASSWORD, or DATABASE_TYPE=sqlite with DATABASE_PATH"
+        )
+    if named is not None and named.lower() not in names:
+        raise DatabaseConfigurationError(f"{choice}, not {named!r}")
+    backend = names[named.lower()] if named else None
+    if url is None:
+        return backend
+    scheme = url.partition("://")[0].lower()
+    if scheme not in names:
+        raise DatabaseConfigurationError(
+            "DATABASE_URL must begin with postgresql:// or sqlite:///"  # the rest may be secret
+        )
+    if backend not in (None, names[scheme]):
+        raise DatabaseConfigurationError(
+            f"DATABASE_TYPE={named}, but DATABASE_URL is for {names[scheme]}: remove one of the two"
+        )
+    return names[scheme]
+
+
+def _url_options(url: str) -> dict[str, str]:
+    return {key: found[-1] for key, found in parse_qs(urlsplit(url).query).items()}
+
+
+def _number(
+    values: Mapping[str, str], name: str, kind: Callable[[str], Any], default: Any = None
+) -> Any:
+    if name not in values:
+        return default
+    try:
+        return kind(values[name])
+    except ValueError:
+        raise DatabaseConfigurationError(f"{name}={values[name]!r} is not a number") from None
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
+
+
+# ------------------------------------------------------------------------------------- statements
+
+_TOKEN = re.compile(
+    r"""
+      '(?:[^']|'')*'                 # string
+    | "(?:[^"]|"")*"                 # quoted name
+    | --[^\n]*                       # comment to the end of the line
+    | /\*.*?\*/                      # comment
+    | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ # dollar-quoted string
+    | (?P<mark>\?)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@functools.lru_cache(maxsize=512)
+def numbered_placeholders(statement: str) -> str:
+    """Turn each ``?`` that is not inside a string, a quoted name or a comment into ``$1, $2, ...``.
+
+    A statement without any comes back unchanged, so ``$1`` may be used directly. PostgreSQL's own
+    operators that contain a question mark have names to use instead (``jsonb_exists`` for ``?``).
+    """
+    count = 0
+
+    def number(match: re.Match[str]) -> str:
+        nonlocal count
+        if match["mark"] is None:
+            return match[0]
+        count += 1
+        return f"${count}"
+
+    return _TOKEN.sub(number, statement)
+
+
+class Session:
+    """One connection, for as long as its ``async with`` block lasts."""
+
+    async def execute(self, statement: str, *parameters: Any) -> int:
+        """Run a statement; return the number of rows it changed."""
+        raise NotImplementedError
+
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each row of parameters."""
+        raise NotImplementedError
+
+    async def execute_script(self, script: str) -> None:
+        """Run several statements without parameters, separated by semicolons."""
+        raise NotImplementedError
+
+    async def fetch_all(self, statement: str, *parameters: Any) -> list[Row]:
+        """Return all rows."""
+        raise NotImplementedError
+
+    async def fetch_one(self, statement: str, *parameters: Any) -> Row | None:
+        """Return the first row, or None when there is none."""
+        rows = await self.fetch_all(statement, *parameters)
+        return rows[0] if rows else None
+
+    async def fetch_value(self, statement: str, *parameters: Any) -> Any:
+        """Return the first column of the first row, or None when there is no row."""
+        row = await self.fetch_one(statement, *parameters)
+        return row[0] if row else None
+
+    def transaction(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Commit at the end of the block, roll back on an error; nested blocks are savepoints."""
+        raise NotImplementedError
+
+
+class _PostgresSession(Session):
+    def __init__(self, connection: asyncpg.Connection, *, pin_statements: bool) -> None:
+        self._connection = connection
+        # Without a statement cache there is a pooler in between (see .env.example) which may hand
+        # a statement's second half to another server unless a transaction holds it in place.
+        self._pin_statements = pin_statements
+
+    async def execute(self, statement: str, *parameters: Any) -> int:
+        async with self._pinned():
+            status = await self._connection.execute(numbered_placeholders(statement), *parameters)
+        count = status.rpartition(" ")[2]
+        return int(count) if count.isdigit() else 0
+
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        with _postgres_errors():
+            await self._connection.executemany(numbered_placeholders(statement), rows)
+
+    async def execute_script(self, script: str) -> None:
+        with _postgres_errors():
+            await self._connection.execute(script)
+
+    async def fetch_all(self, statement: str, *parameters: Any) -> list[Row]:
+        async with self._pinned():
+            return await self._connection.fetch(numbered_placeholders(statement), *parameters)
+
+    @contextlib.asynccontextmanager
+    async def _pinned(self) -> AsyncIterator[None]:
+        if self._pin_statements and not self._connection.is_in_transaction():
+            async with self.transaction():
+                with _postgres_errors():
+                    yield
+        else:
+            with _postgres_errors():
+                yield
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        transaction = self._connection.transaction()
+        with _postgres_errors():
+            await transaction.start()
+        try:
+            yield
+        except BaseException:
+            # On a lost connection the server has rolled back already.
+            if not self._connection.is_closed():
+                with contextlib.suppress(asyncpg.InterfaceError, OSError):
+                    await transaction.rollback()
+            raise
+        with _postgres_errors():
+            await transaction.commit()
+
+
+class _SqliteSession(Session):
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._depth = 0
+
+    async def execute(self, statement: str, *parameters: Any) -> int:
+        with _sqlite_errors():
+            async with self._connection.execute(statement, _to_sqlite(parameters)) as cursor:
+                return max(cursor.rowcount, 0)
+
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        async with self.transaction():  # all or none, as in PostgreSQL
+            with _sqlite_errors():
+                await self._connection.executemany(statement, map(_to_sqlite, rows))
+
+    async def execute_script(self, script: str) -> None:
+        async with self.transaction():
+            for statement in _statements(script):
+                await self.execute(statement)
+
+    async def fetch_all(self, statement: str, *parameters: Any) -> list[Row]:
+        with _sqlite_errors():
+            return await self._connection.execute_fetchall(statement, _to_sqlite(parameters))
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        # IMMEDIATE takes the write lock at once: two writers queue instead of failing half-way.
+        name = f"level_{self._depth}"
+        await self.execute(f"SAVEPOINT {name}" if self._depth else "BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+            await self.execute(f"RELEASE {name}" if self._depth > 1 else "COMMIT")
+        except BaseException:
+            if self._depth > 1:
+                await self.execute(f"ROLLBACK TO {name}")
+                await self.execute(f"RELEASE {name}")
+            elif self._connection.in_transaction:  # a full disk has rolled back already
+                await self.execute("ROLLBACK")
+            raise
+        finally:
+            self._depth -= 1
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _to_sqlite(parameters: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(
+        value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
+        for value in parameters
+    )
+
+
+sqlite3.register_converter("BOOLEAN", lambda text: bool(int(text)))
+sqlite3.register_converter("TIMESTAMP", lambda text: datetime.fromisoformat(text.decode()))
+
+
+# ----------------------------------------------------------------------------------------- errors
+
+
+@contextlib.contextmanager
+def _postgres_errors() -> Iterator[None]:
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise DatabaseConfigurationError(
+            f"the database server's certificate is not accepted: {error.verify_message or error}; "
+            "check DATABASE_SSL_ROOT_CERT (the CA) and DATABASE_HOST (the certificate's name)"
+        ) from error
+    except TimeoutError as error:
+        raise DatabaseUnavailableError("the database did not answer in time") from error
+    except OSError as error:
+        raise DatabaseUnavailableError(f"the database cannot be reached: {error}") from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+            raise DatabaseConfigurationError(f"the database settings: {error}") from error
+        if isinstance(error, ValueError):  # a parameter of the wrong type, found before sending
+            raise DatabaseValueError(str(error)) from error
+        raise DatabaseUnavailableError(f"the database connection was lost: {error}") from error
+    except asyncpg.PostgresError as error:
+        raise _error_of_state(error.sqlstate or "")(f"PostgreSQL: {error}") from error
+
+
+def _error_of_state(state: str) -> type[DatabaseError]:
+    """Judge an SQLSTATE by its class, the first two characters."""
+    if state[:2] == "28" or state == "3D000":  # login refused, no such database
+        return DatabaseConfigurationError
+    # Connection, resources, operator intervention, deadlock or serialization, read-only standby.
+    if state[:2] in ("08", "53", "57", "40") or state == "25006":
+        return DatabaseUnavailableError
+    if state[:2] in ("22", "23"):
+        return DatabaseValueError
+    return DatabaseError
+
+
+@contextlib.contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
+        raise DatabaseValueError(f"SQLite: {error}") from error
+    except sqlite3.OperationalError as error:
+        # The primary result code is the low byte.
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        waiting = (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_CANTOPEN,
+        )
+        kind = DatabaseUnavailableError if code in waiting else DatabaseError
+        raise kind(f"SQLite: {error}") from error
+    except sqlite3.Error as error:
+        raise DatabaseError(f"SQLite: {error}") from error
+
+
+# --------------------------------------------------------------------------------------- database
+
+
+class Database:
+    """A pool of PostgreSQL connections or an SQLite file, behind one interface.
+
+    The statement methods of :class:`Session` are here as well; each call then uses a connection
+    of its own.
+    """
+
+    def __init__(self, settings: DatabaseSettings, application: str = "etlegacy-bot") -> None:
+        self.settings = settings
+        self.application = application  # how the sessions are named in pg_stat_activity
+        self._pool: asyncpg.Pool | None = None
+
+    @property
+    def backend(self) -> str:
+        """``"postgresql"`` or ``"sqlite"``."""
+        return self.settings.backend
+
+    async def open(self, *, wait: float = 0.0, create: bool = False) -> None:
+        """Open the pool (PostgreSQL) or check the file (SQLite).
+
+        Args:
+            wait: seconds to go on trying while the server cannot be reached, with growing pauses.
+            create: SQLite only, make a new file where there is none.
+
+        Raises:
+            DatabaseConfigurationError: wrong settings, refused login, no such database or file.
+            DatabaseUnavailableError: not reachable, even after ``wait`` seconds.
+
+        """
+        if self.backend == "sqlite":
+            await self._check_file(create=create)
+            return
+        deadline, pause = time.monotonic() + wait, 0.5
+        while self._pool is None:
+            try:
+                with _postgres_errors():
+                    self._pool = await asyncpg.create_pool(
+                        **self.settings.asyncpg_arguments(),
+                        min_size=self.settings.pool_min,
+                        max_size=self.settings.pool_max,
+                        server_settings={"application_name": self.application},
+                    )
+            except DatabaseUnavailableError:
+                if time.monotonic() + pause > deadline:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _check_file(self, *, create: bool) -> None:
+        path = self.settings.path
+        if not create and not path.is_file():
+            raise DatabaseConfigurationError(
+                f"there is no SQLite file {path.absolute()}: correct DATABASE_PATH, "
+                "or make one with: python database_manager.py create"
+            )
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        try:
+            await self.fetch_value("SELECT count(*) FROM sqlite_master")
+        except DatabaseUnavailableError:
+            raise
+        except DatabaseError as error:
+            raise DatabaseConfigurationError(f"{path.absolute()}: {error}") from error
+
+    async def close(self) -> None:
+        """Close all connections; what still runs gets the connect timeout to finish."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), self.settings.connect_timeout)
+            except (TimeoutError, OSError, asyncpg.InterfaceError):
+                pool.terminate()
+
+    async def __aenter__(self) -> Database:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Lend one connection for the block."""
+        if self.backend == "sqlite":
+            # A connection per block: it is cheap, and no block can wait for another one's lock
+            # longer than SQLite's own busy timeout. mode=rw never makes an empty file.
+            with _sqlite_errors():
+                connection = await aiosqlite.connect(
+                    f"{self.settings.path.absolute().as_uri()}?mode=rw",
+                    uri=True,
+                    isolation_level=None,
+                    timeout=self.settings.connect_timeout,
+                    detect_types=sqlite3.PARSE_DECLTYPES,
+                )
+            try:
+                connection.row_factory = sqlite3.Row
+                session = _SqliteSession(connection)
+                await session.execute("PRAGMA foreign_keys = ON")
+                yield session
+            finally:
+                await connection.close()
+            return
+        if self._pool is None:
+            raise DatabaseError("the database is not open: call open() first")
+        pool = self._pool
+        with _postgres_errors():
+            connection = await pool.acquire(timeout=self.settings.connect_timeout)
+        try:
+            yield _PostgresSession(connection, pin_statements=self.settings.statement_cache == 0)
+        finally:
+            # A broken connection cannot be reset; the pool replaces it by itself.
+            with contextlib.suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                await pool.release(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Lend one connection inside a transaction: committed at the end, else rolled back."""
+        async with self.session() as session, session.transaction():
+            yield session
+
+    async def execute(self, statement: str, *parameters: Any) -> int:
+        """See :meth:`Session.execute`."""
+        async with self.session() as session:
+            return await session.execute(statement, *parameters)
+
+    async def fetch_all(self, statement: str, *parameters: Any) -> list[Row]:
+        """See :meth:`Session.fetch_all`."""
+        async with self.session() as session:
+            return await session.fetch_all(statement, *parameters)
+
+    async def fetch_one(self, statement: str, *parameters: Any) -> Row | None:
+        """See :meth:`Session.fetch_one`."""
+        async with self.session() as session:
+            return await session.fetch_one(statement, *parameters)
+
+    async def fetch_value(self, statement: str, *parameters: Any) -> Any:
+        """See :meth:`Session.fetch_value`."""
+        async with self.session() as session:
+            return await session.fetch_value(statement, *parameters)
+
+    async def describe(self) -> str:
+        """Say which backend really answers, as the server itself sees it; fails if none does."""
+        if self.backend == "sqlite":
+            version = await self.fetch_value("SELECT sqlite_version()")
+            return f"SQLite {version}, file {self.settings.path.absolute()}"
+        row = await self.fetch_one(
+            "SELECT current_setting('server_version') AS version, current_database() AS name, "
+            "current_user AS role, host(inet_server_addr()) AS host, inet_server_port() AS port, "
+            "(SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS tls"
+        )
+        place = f"{row['host']}:{row['port']}" if row["host"] else "local socket"
+        return (
+            f"PostgreSQL {row['version'].split()[0]}, database {row['name']} at {place} "
+            f"as {row['role']}, {row['tls'] or 'no TLS'}"
+        )

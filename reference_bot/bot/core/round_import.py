@@ -1,0 +1,218 @@
+"""Writing rounds into the database: each in one transaction, each once."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from bot.core import team_history
+from bot.core.database import Database, Session
+from bot.core.stats_parser import (
+    MissingFirstRoundError,
+    Player,
+    Round,
+    StatsFileError,
+    StatsFileName,
+    parse,
+    second_round_alone,
+)
+
+# Rounds that end less than this apart belong to one gaming session (one evening).
+SESSION_GAP = timedelta(minutes=60)
+
+
+def files_in(directory: Path) -> dict[str, StatsFileName]:
+    """Return the round files in a directory by name; other files are left out."""
+    names = (StatsFileName.parse(path.name) for path in directory.iterdir())
+    return {name.text: name for name in names if name is not None}
+
+
+async def processed_files(database: Database) -> set[str]:
+    """Return the names of all files that have been imported."""
+    rows = await database.fetch_all("SELECT filename FROM processed_files WHERE success = TRUE")
+    return {row["filename"] for row in rows}
+
+
+async def import_file(
+    session: Session, directory: Path, name: StatsFileName, first_round: StatsFileName | None
+) -> bool:
+    """Import one file and note it in ``processed_files``; both or nothing.
+
+    Args:
+        session: any session; the import makes its own transaction (or savepoint) in it.
+        directory: where the files are.
+        name: the file.
+        first_round: if this is a second round, the file of its first, where there is one.
+
+    Returns:
+        False when the file had been imported before; nothing is written then.
+
+    Raises:
+        StatsFileError: the file cannot be imported as it is.
+        DatabaseError: nothing was written; see the kinds of it.
+
+    """
+    content = (directory / name.text).read_bytes()
+    match_id = name.match_id
+    round_ = _parse_as(content, name)
+    if name.round_number == 2:
+        if first_round is None:
+            raise MissingFirstRoundError("the file of its first round is missing")
+        match_id = first_round.match_id
+        first = _parse_as((directory / first_round.text).read_bytes(), first_round)
+        round_ = second_round_alone(round_, first)
+
+    async with session.transaction():
+        if not await _claim(session, name.text, hashlib.sha256(content).hexdigest()):
+            return False
+        round_id = await _write_round(session, name, match_id, round_)
+        if round_id is None:  # the round is there; only the note about its file was lost
+            return False
+        await _write_players(session, round_id, name, round_)
+        await team_history.note_aliases(session, name.ended, round_.players)
+        await team_history.note_teams(session, match_id)
+    return True
+
+
+async def note_failure(database: Database, name: str, message: str) -> None:
+    """Keep in ``processed_files`` why a file could not be imported (never over a success)."""
+    await database.execute(
+        """
+        INSERT INTO processed_files (filename, success, error_message, processed_at)
+        VALUES (?, FALSE, ?, ?)
+        ON CONFLICT (filename) DO UPDATE
+        SET error_message = excluded.error_message, processed_at = excluded.processed_at
+        WHERE processed_files.success = FALSE
+        """,
+        name,
+        message,
+        _now(),
+    )
+
+
+def _parse_as(content: bytes, name: StatsFileName) -> Round:
+    round_ = parse(content)
+    if (round_.map_name, round_.round_number) != (name.map_name, name.round_number):
+        raise StatsFileError(f"{name.text} holds round {round_.round_number} of {round_.map_name}")
+    return round_
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+async def _claim(session: Session, filename: str, file_hash: str) -> bool:
+    claimed = await session.fetch_value(
+        """
+        INSERT INTO processed_files (filename, file_hash, success, processed_at)
+        VALUES (?, ?, TRUE, ?)
+        ON CONFLICT (filename) DO UPDATE
+        SET file_hash = excluded.file_hash, success = TRUE, error_message = NULL,
+            processed_at = excluded.processed_at
+        WHERE processed_files.success = FALSE
+        RETURNING id
+        """,
+        filename,
+        file_hash,
+        _now(),
+    )
+    return claimed is not None
+
+
+async def _write_round(
+    session: Session, name: StatsFileName, match_id: str, round_: Round
+) -> int | None:
+    """Return the new round's id, or None when the round is in the database already."""
+    is_tied = False
+    if name.round_number == 2 and round_.is_full_hold:
+        first = await session.fetch_value(
+            "SELECT round_outcome FROM rounds WHERE match_id = ? AND round_number = 1", match_id
+        )
+        is_tied = first == "fullhold"
+    return await session.fetch_value(
+        """
+        INSERT INTO rounds (round_date, round_time, match_id, map_name, round_number, time_limit,
+                            actual_time, winner_team, defender_team, is_tied, round_outcome,
+                            gaming_session_id)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (match_id, round_number) DO NOTHING
+        RETURNING id
+        """,
+        f"{name.ended:%Y-%m-%d}",
+        f"{name.ended:%H%M%S}",
+        match_id,
+        round_.map_name,
+        round_.round_number,
+        round_.time_limit,
+        round_.actual_time,
+        round_.winner_team,
+        round_.defender_team,
+        is_tied,
+        "fullhold" if round_.is_full_hold else "objective",
+        await _gaming_session(session, name.ended),
+    )
+
+
+async def _gaming_session(session: Session, ended: datetime) -> int:
+    """Find the gaming session of a round that ended then, or begin a new one."""
+    moment = (f"{ended:%Y-%m-%d}", f"{ended:%H%M%S}")
+    before = await session.fetch_one(
+        """
+        SELECT round_date, round_time, gaming_session_id FROM rounds
+        WHERE (round_date, round_time) <= (?, ?)
+        ORDER BY round_date DESC, round_time DESC LIMIT 1
+        """,
+        *moment,
+    )
+    after = await session.fetch_one(
+        """
+        SELECT round_date, round_time, gaming_session_id FROM rounds
+        WHERE (round_date, round_time) > (?, ?)
+        ORDER BY round_date, round_time LIMIT 1
+        """,
+        *moment,
+    )
+    for near in (before, after):
+        if near is not None and near["gaming_session_id"] is not None:
+            then = datetime.strptime(near["round_date"] + near["round_time"], "%Y-%m-%d%H%M%S")
+            if abs(ended - then) < SESSION_GAP:
+                return near["gaming_session_id"]
+    return (await session.fetch_value("SELECT MAX(gaming_session_id) FROM rounds") or 0) + 1
+
+
+async def _write_players(
+    session: Session, round_id: int, name: StatsFileName, round_: Round
+) -> None:
+    rows = [_player_row(round_id, name, player) for player in round_.players]
+    columns = list(rows[0])
+    await session.execute_many(
+        f"INSERT INTO player_comprehensive_stats ({', '.join(columns)}) "
+        f"VALUES ({', '.join('?' * len(columns))})",
+        [tuple(row.values()) for row in rows],
+    )
+    await session.execute_many(
+        """
+        INSERT INTO weapon_comprehensive_stats (round_id, player_guid, player_name, weapon_name,
+                                                hits, shots, kills, deaths, headshots, accuracy)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """,
+        [
+            (round_id, player.guid, player.name, weapon, *record.numbers(), record.accuracy)
+            for player in round_.players
+            for weapon, record in player.weapons.items()
+        ],
+    )
+
+
+def _player_row(round_id: int, name: StatsFileName, player: Player) -> dict[str, object]:
+    return {
+        "round_id": round_id,
+        "round_date": f"{name.ended:%Y-%m-%d}",
+        "map_name": name.map_name,
+        "round_number": name.round_number,
+        "player_guid": player.guid,
+        "player_name": player.name,
+        "clean_name": player.clean_name,
+        "team": player.team,
+    } | player.columns()

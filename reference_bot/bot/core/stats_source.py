@@ -1,0 +1,150 @@
+"""The game server's stats directory, over SFTP with a pinned host key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from bot.core.settings import SshSettings
+from bot.core.stats_parser import StatsFileName
+
+CONNECT_TIMEOUT = 15.0  # seconds
+ANSWER_TIMEOUT = 30.0  # seconds for one request
+
+
+class SourceError(Exception):
+    """The game server cannot be reached or does not give the files; worth another try later."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A round's file on the game server."""
+
+    name: StatsFileName
+    size: int  # bytes
+    modified: int  # seconds since 1970 by the game server's clock; only compared with itself
+
+
+class StatsSource:
+    """One SFTP connection, opened when it is needed and again after it was lost."""
+
+    def __init__(self, settings: SshSettings) -> None:
+        self._settings = settings
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._sftp: asyncssh.SFTPClient | None = None
+
+    async def files(self) -> dict[str, RemoteFile]:
+        """List the round files by name.
+
+        Raises:
+            SourceError: the server cannot be reached, refused us, or has no such directory.
+
+        """
+        with self._errors():
+            sftp = await self._client()
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                entries = await sftp.readdir(self._settings.directory)
+        found = {}
+        for entry in entries:
+            name = StatsFileName.parse(_text(entry.filename))
+            if name is not None:
+                found[name.text] = RemoteFile(name, entry.attrs.size, entry.attrs.mtime)
+        return found
+
+    async def fetch(self, file: RemoteFile, temp: Path, target: Path) -> bool:
+        """Copy a file into the directory ``target``; it appears there whole or not at all.
+
+        Args:
+            file: what to fetch, as it was listed.
+            temp: directory for the unfinished copy, on the same file system as ``target``.
+            target: directory that the file goes to.
+
+        Returns:
+            False when the file has changed since it was listed (then nothing is kept).
+
+        Raises:
+            SourceError: the file cannot be fetched.
+
+        """
+        remote = f"{self._settings.directory.rstrip('/')}/{file.name.text}"
+        partial = temp / file.name.text
+        with self._errors():
+            sftp = await self._client()
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                async with sftp.open(remote, "rb") as source:
+                    content = await source.read()
+                now = await sftp.stat(remote)
+        if (now.size, now.mtime) != (file.size, file.modified) or len(content) != file.size:
+            return False
+        with partial.open("wb") as copy:
+            copy.write(content)
+            copy.flush()
+            os.fsync(copy.fileno())  # a row in the database must not outlive its file
+        partial.replace(target / file.name.text)
+        return True
+
+    async def close(self) -> None:
+        """Close the connection; it is opened again when needed."""
+        connection, self._connection, self._sftp = self._connection, None, None
+        if connection is not None:
+            connection.close()
+            with contextlib.suppress(asyncssh.Error, OSError):
+                async with asyncio.timeout(2):
+                    await connection.wait_closed()
+
+    async def _client(self) -> asyncssh.SFTPClient:
+        if self._sftp is None or self._connection.is_closed():
+            await self.close()
+            settings = self._settings
+            self._connection = await asyncssh.connect(
+                settings.host,
+                settings.port,
+                username=settings.user,
+                client_keys=[str(settings.key)],
+                known_hosts=str(settings.known_hosts),
+                # Neither the user's ssh_config nor his agent: what counts stands in the settings.
+                config=None,
+                agent_path=None,
+                connect_timeout=CONNECT_TIMEOUT,
+                login_timeout=CONNECT_TIMEOUT,
+                keepalive_interval=15,
+            )
+            self._sftp = await self._connection.start_sftp_client()
+        return self._sftp
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        where = f"{self._settings.user}@{self._settings.host}:{self._settings.port}"
+        try:
+            yield
+        except asyncssh.HostKeyNotVerifiable as error:
+            raise SourceError(
+                f"{where}: the host key is not the one in {self._settings.known_hosts} "
+                f"(SSH_KNOWN_HOSTS): {error.reason}"
+            ) from error
+        except asyncssh.PermissionDenied as error:
+            raise SourceError(
+                f"{where}: the key {self._settings.key} (SSH_KEY_PATH) was refused"
+            ) from error
+        except asyncssh.KeyImportError as error:
+            raise SourceError(f"{self._settings.key} (SSH_KEY_PATH): {error}") from error
+        except asyncssh.SFTPError as error:
+            raise SourceError(
+                f"{where}: {self._settings.directory} (REMOTE_STATS_PATH): {error.reason}"
+            ) from error
+        except asyncssh.Error as error:
+            raise SourceError(f"{where}: {error.reason}") from error
+        except TimeoutError as error:
+            raise SourceError(f"{where}: no answer in time") from error
+        except OSError as error:
+            raise SourceError(f"{where}: {error}") from error
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode(errors="replace")

@@ -1,0 +1,168 @@
+"""Keeping the database in step with the game server's stats files.
+
+Each look compares names, never times: whatever the game server or ``local_stats/`` has and
+``processed_files`` does not have as a success is fetched and imported, oldest first. So files that
+came while the bot was down, while the database was away or under another clock are not missed,
+and none is imported twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from bot.core.database import Database, DatabaseError, DatabaseValueError
+from bot.core.round_import import files_in, import_file, note_failure, processed_files
+from bot.core.settings import BotSettings
+from bot.core.stats_parser import StatsFileError, StatsFileName
+from bot.core.stats_source import RemoteFile, SourceError, StatsSource
+from bot.core.systemd import notify
+
+log = logging.getLogger("stats")
+
+BATCH = 40  # files that are fetched before they are imported
+FETCHES_AT_ONCE = 8
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between tries while the database is away
+
+
+class StatsWatcher:
+    """Looks for new stats files, for ever."""
+
+    def __init__(self, settings: BotSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._source = StatsSource(settings.ssh) if settings.ssh else None
+        self._remote: dict[str, RemoteFile] = {}  # the game server's files at the last look
+        # Files that could not be imported, and what they and their first round looked like then:
+        # they are not tried again before that changes.
+        self._failed: dict[str, object] = {}
+        self.problem: str | None = None  # what is wrong at the moment, for people
+        self.imported = 0  # rounds since the start
+
+    async def run(self) -> None:
+        """Look again and again until cancelled."""
+        pause = FIRST_PAUSE
+        try:
+            while True:
+                try:
+                    await self.look()
+                    pause, wait = FIRST_PAUSE, self._settings.poll_interval
+                except (DatabaseError, OSError) as error:
+                    wait, pause = pause, min(pause * 2, LONGEST_PAUSE)
+                    self._report(f"{error}; nothing is lost, next try in {wait:.0f} s")
+                await asyncio.sleep(wait)
+        finally:
+            if self._source is not None:
+                await self._source.close()
+
+    async def look(self) -> int:
+        """Fetch and import whatever is new; return the number of rounds imported.
+
+        Raises:
+            DatabaseError: the database is away; the files stay where they are.
+            OSError: the state directory cannot be read or written.
+
+        """
+        done = await processed_files(self._database)
+        problem = None
+        try:
+            self._remote = await self._settled(done)
+        except SourceError as error:
+            self._remote, problem = {}, f"the game server: {error}"
+        local = files_in(self._settings.local_stats)
+        known = local | {name: file.name for name, file in self._remote.items()}
+        new = sorted(
+            name
+            for text, name in known.items()
+            if text not in done
+            and (text not in self._failed or self._failed[text] != self._appearance(name, known))
+        )
+        imported = 0
+        for start in range(0, len(new), BATCH):
+            batch = new[start : start + BATCH]
+            try:
+                await self._fetch(batch, known)
+            except SourceError as error:
+                problem = f"the game server: {error}"
+            imported += await self._import(batch, known, start, len(new))
+        self._report(problem)
+        return imported
+
+    async def _settled(self, done: set[str]) -> dict[str, RemoteFile]:
+        """List the game server's files without those that are being written just now."""
+        if self._source is None:
+            return {}
+        files = await self._source.files()
+        if files.keys() <= done:
+            return files
+        await asyncio.sleep(self._settings.settle_time)
+        again = await self._source.files()
+        return {name: file for name, file in again.items() if files.get(name) == file}
+
+    def _appearance(self, name: StatsFileName, known: Mapping[str, StatsFileName]) -> object:
+        """Everything that the outcome of an import depends on."""
+        partner = _first_round(name, known)
+        return self._remote.get(name.text), partner, partner and self._remote.get(partner.text)
+
+    async def _fetch(
+        self, names: Sequence[StatsFileName], known: Mapping[str, StatsFileName]
+    ) -> None:
+        """Fetch files, and the first rounds that they build on where those are not here."""
+        here = files_in(self._settings.local_stats)
+        wanted = {name.text for name in names}
+        wanted |= {
+            partner.text
+            for name in names
+            if (partner := _first_round(name, known)) and partner.text not in here
+        }
+        gate = asyncio.Semaphore(FETCHES_AT_ONCE)
+
+        async def fetch(file: RemoteFile) -> None:
+            async with gate:
+                await self._source.fetch(file, self._settings.temp, self._settings.local_stats)
+
+        async with asyncio.TaskGroup() as group:
+            for text in wanted & self._remote.keys():
+                group.create_task(fetch(self._remote[text]))
+
+    async def _import(
+        self,
+        names: Sequence[StatsFileName],
+        known: Mapping[str, StatsFileName],
+        before: int,
+        total: int,
+    ) -> int:
+        here = files_in(self._settings.local_stats)
+        imported = 0
+        for position, name in enumerate(names, before + 1):
+            partner = _first_round(name, known)
+            if name.text not in here or (partner and partner.text not in here):
+                continue  # could not be fetched this time
+            notify(f"STATUS=importing file {position} of {total}: {name.text}")
+            try:
+                async with self._database.session() as session:
+                    new = await import_file(session, self._settings.local_stats, name, partner)
+            except (StatsFileError, DatabaseValueError) as error:
+                log.warning("%s is not imported: %s", name.text, error)
+                await note_failure(self._database, name.text, str(error))
+                self._failed[name.text] = self._appearance(name, known)
+            else:
+                self._failed.pop(name.text, None)
+                imported += new
+                self.imported += new
+                log.info("%s %s", name.text, "imported" if new else "was imported before")
+        return imported
+
+    def _report(self, problem: str | None) -> None:
+        if problem is not None:
+            log.error("%s", problem)
+        elif self.problem is not None:
+            log.info("all is well again")
+        self.problem = problem
+        state = problem or f"watching; {self.imported} rounds imported since the start"
+        notify(f"STATUS={state}")
+
+
+def _first_round(name: StatsFileName, known: Mapping[str, StatsFileName]) -> StatsFileName | None:
+    return name.first_round(known.values()) if name.round_number == 2 else None
