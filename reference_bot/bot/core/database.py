@@ -343,10 +343,10 @@ class _PostgresSession(Session):
         try:
             yield
         except BaseException:
-            # On a lost connection the server has rolled back already.
-            if not self._connection.is_closed():
-                with contextlib.suppress(asyncpg.InterfaceError, OSError):
-                    await transaction.rollback()
+            # On a lost connection the server has rolled back already, and the pool has taken the
+            # connection away.
+            with contextlib.suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                await transaction.rollback()
             raise
         with _postgres_errors():
             await transaction.commit()
