@@ -1,0 +1,443 @@
+"""Look at every value before anything is created: what is there, and what would not fit.
+
+One aggregate query per table counts what does not fit its column's kind; only where that is not
+zero are the values looked at closely and turned into hazards: table, column, how many, the first
+rows and values, and ways out. Text is also read once, because SQLite accepts bytes that are no
+UTF-8 and NUL characters, and PostgreSQL neither.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ferry.schema import Column, Schema, Table, quote_name
+from ferry.types import (
+    FITS,
+    HAZARDS,
+    INT4_MAX,
+    INT4_MIN,
+    Kind,
+    declared_kind,
+    kind_of_contents,
+    precision_and_scale,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+SAMPLES = 5  # rows shown per hazard
+_COLUMNS_PER_QUERY = 200
+_CLASSES = ("integer", "real", "text", "blob")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a hazard: how to find it, and the value as SQL would write it."""
+
+    row: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Something that cannot be carried as it is."""
+
+    code: str
+    table: str
+    column: str
+    count: int
+    samples: tuple[Sample, ...]
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return one line for the screen."""
+        where = f"{self.table}.{self.column}" if self.column else self.table
+        shown = ", ".join(f"{sample.row}: {sample.value}" for sample in self.samples)
+        more = ", …" if self.count > len(self.samples) > 0 else ""
+        return f"{where}: {self.code}, {self.count} ({shown}{more}). Way out: {self.remedy}"
+
+
+@dataclass
+class ColumnCensus:
+    """What one column holds and what it becomes."""
+
+    kind: Kind
+    pg_type: str
+    nulls: int = 0
+    # How many values are written in which way, for kinds that have several (see text_shape).
+    shapes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class TableCensus:
+    """What one table holds."""
+
+    rows: int
+    columns: dict[str, ColumnCensus]
+
+
+@dataclass
+class Census:
+    """What the database holds, and everything that is in the way."""
+
+    tables: dict[str, TableCensus] = field(default_factory=dict)
+    hazards: list[Hazard] = field(default_factory=list)
+
+
+def shape_expression(kind: Kind, column: str) -> str | None:
+    """Return SQL that tells in which way a value is written; None where there is only one way.
+
+    Times: the separator and the length (``T26``, `` 19``). Booleans: the text, or ``int``.
+    """
+    if kind in (Kind.TIMESTAMP, Kind.TIME):
+        return f"substr({column}, 11, {int(kind == Kind.TIMESTAMP)}) || length({column})"
+    if kind == Kind.BOOLEAN:
+        return f"CASE typeof({column}) WHEN 'integer' THEN 'int' ELSE {column} END"
+    return None
+
+
+def row_name(table: Table) -> str | None:
+    """Return the name under which SQL reaches the rowid, None where there is none."""
+    if not table.has_rowid:
+        return None
+    taken = {column.name.lower() for column in table.columns}
+    return next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
+
+
+def _row_expression(table: Table) -> str:
+    """Return SQL for a readable name of a row."""
+    if table.rowid_alias is not None:
+        return f"{_literal(table.rowid_alias + ' ')} || {quote_name(table.rowid_alias)}"
+    rowid = row_name(table)
+    if rowid is not None:
+        return f"'rowid ' || {rowid}"
+    key = table.primary_key.columns if table.primary_key else ()
+    return " || ', ' || ".join(
+        f"{_literal(name + ' ')} || quote({quote_name(name)})" for name in key
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def ferry_fits(value: float, precision: int, scale: int) -> bool:
+    """Tell whether a number's shortest decimal form fits numeric(precision, scale)."""
+    number = Decimal(repr(value))
+    if not number.is_finite():
+        return False
+    if precision < 0:
+        return True
+    if number != round(number, scale):
+        return False
+    return abs(number) < Decimal(10) ** (precision - scale)
+
+
+def _condition(template: str, column: Column, name: str) -> str:
+    """Fill a condition of ferry.types with the column's name and its declared precision."""
+    precision, scale = precision_and_scale(column.declared) or (-1, 0)
+    return template.replace("{c}", name).replace("{p}", str(precision)).replace("{s}", str(scale))
+
+
+class _TableCounter:
+    """Takes the census of one table."""
+
+    def __init__(self, connection: sqlite3.Connection, table: Table) -> None:
+        self.connection = connection
+        self.table = table
+        self.name = quote_name(table.name)
+        self.hazards: list[Hazard] = []
+
+    def count(self) -> TableCensus:
+        """Run the queries; hazards are collected on the way."""
+        (rows,) = self.connection.execute(f"SELECT count(*) FROM {self.name}").fetchone()
+        census = TableCensus(rows, {})
+        for start in range(0, len(self.table.columns), _COLUMNS_PER_QUERY):
+            self._count_columns(self.table.columns[start : start + _COLUMNS_PER_QUERY], census)
+        self._judge_nulls(census)
+        self._read_text(census)
+        return census
+
+    def _count_columns(self, columns: Sequence[Column], census: TableCensus) -> None:
+        wanted: list[str] = []
+        readers: list[Callable[[Iterator[Any]], None]] = []
+        for column in columns:
+            parts, reader = self._questions(column, census)
+            wanted += parts
+            readers.append(reader)
+        answers = iter(
+            self.connection.execute(f"SELECT {', '.join(wanted)} FROM {self.name}").fetchone()
+        )
+        for reader in readers:
+            reader(answers)
+
+    def _questions(
+        self, column: Column, census: TableCensus
+    ) -> tuple[list[str], Callable[[Iterator[Any]], None]]:
+        """Return what to ask about a column, and what to do with the answers."""
+        name = quote_name(column.name)
+        kind = declared_kind(column.declared)
+
+        if kind is None:
+
+            def by_contents(answers: Iterator[Any]) -> None:
+                filled = next(answers)
+                counts = {storage: next(answers) or 0 for storage in _CLASSES}
+                self._judge_contents(column, census, filled, counts)
+
+            return [
+                f"count({name})",
+                *(f"sum(typeof({name}) = '{storage}')" for storage in _CLASSES),
+            ], by_contents
+
+        fits = _condition(FITS[kind], column, name)
+        parts = [f"count({name})", f"sum({name} IS NOT NULL AND NOT {fits})"]
+        if kind == Kind.INTEGER:
+            parts += [f"min({name})", f"max({name})"]
+
+        def by_kind(answers: Iterator[Any]) -> None:
+            filled, unfit = next(answers), next(answers) or 0
+            chosen = kind
+            if kind == Kind.INTEGER:
+                low, high = next(answers), next(answers)
+                beyond = any(
+                    isinstance(value, int) and not INT4_MIN <= value <= INT4_MAX
+                    for value in (low, high)
+                )
+                if beyond or column.name == self.table.rowid_alias:
+                    chosen = Kind.BIGINT
+            if unfit:
+                self._explain(column, kind, fits)
+            self._record(column, chosen, census, filled)
+
+        return parts, by_kind
+
+    def _judge_contents(
+        self, column: Column, census: TableCensus, filled: int, counts: dict[str, int]
+    ) -> None:
+        classes = {storage for storage, count in counts.items() if count}
+        kind = kind_of_contents(classes)
+        if kind is None:
+            name = quote_name(column.name)
+            parts = ", ".join(f"{count} {storage}" for storage, count in counts.items() if count)
+            self._hazard(
+                "mixed-types",
+                column.name,
+                filled,
+                f"{name} IS NOT NULL",
+                f"the column has no telling type and holds {parts}; declare a type and convert",
+            )
+            kind = Kind.TEXT
+        elif kind == Kind.DOUBLE:
+            name = quote_name(column.name)
+            fits = _condition(FITS[kind], column, name)
+            self._explain(column, kind, fits)
+        self._record(column, kind, census, filled)
+
+    def _record(self, column: Column, kind: Kind, census: TableCensus, filled: int) -> None:
+        pg_type = str(kind)
+        digits = precision_and_scale(column.declared)
+        if kind == Kind.NUMERIC and digits is not None:
+            pg_type = f"numeric({digits[0]},{digits[1]})"
+        entry = ColumnCensus(kind=kind, pg_type=pg_type, nulls=census.rows - filled)
+        shape = shape_expression(kind, quote_name(column.name))
+        if shape is not None and filled:
+            entry.shapes = dict(
+                self.connection.execute(
+                    f"SELECT {shape}, count(*) FROM {self.name} "
+                    f"WHERE {quote_name(column.name)} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+                ).fetchall()
+            )
+        census.columns[column.name] = entry
+
+    def _explain(self, column: Column, kind: Kind, fits: str) -> None:
+        """Name the values that do not fit."""
+        name = quote_name(column.name)
+        rules = HAZARDS[kind]
+        cases = " ".join(
+            f"WHEN {_condition(rule.condition, column, name)} THEN {number}"
+            for number, rule in enumerate(rules)
+        )
+        code = f"CASE {cases} END"
+        unfit = f"{name} IS NOT NULL AND NOT {fits}"
+        for number, count in self.connection.execute(
+            f"SELECT {code}, count(*) FROM {self.name} WHERE {unfit} GROUP BY 1 ORDER BY 1"
+        ).fetchall():
+            rule = rules[number]
+            condition = f"{unfit} AND {code} = {number}"
+            self._hazard(rule.code, column.name, count, condition, rule.remedy)
+
+    def _hazard(self, code: str, column: str, count: int, condition: str, remedy: str) -> None:
+        # substr: a value may be megabytes long, and quote() of a blob twice that.
+        name = quote_name(column)
+        rows = self.connection.execute(
+            f"SELECT {_row_expression(self.table)}, "
+            f"substr(quote(CASE WHEN typeof({name}) IN ('text', 'blob') "
+            f"THEN substr({name}, 1, 60) ELSE {name} END), 1, 80) "
+            f"FROM {self.name} WHERE {condition} LIMIT {SAMPLES}"
+        ).fetchall()
+        samples = tuple(Sample(str(row), str(value)) for row, value in rows)
+        self.hazards.append(Hazard(code, self.table.name, column, count, samples, remedy))
+
+    def _judge_nulls(self, census: TableCensus) -> None:
+        key = self.table.primary_key.columns if self.table.primary_key else ()
+        for column in self.table.columns:
+            entry = census.columns[column.name]
+            if not entry.nulls or column.name == self.table.rowid_alias:
+                continue
+            if column.name in key:
+                code, remedy = "null-in-primary-key", "fill them in, or delete these rows"
+            elif column.not_null:
+                code, remedy = "null-in-not-null", "fill them in, or drop the NOT NULL"
+            else:
+                continue
+            condition = f"{quote_name(column.name)} IS NULL"
+            self._hazard(code, column.name, entry.nulls, condition, remedy)
+
+    def _read_text(self, census: TableCensus) -> None:
+        names = [name for name, entry in census.columns.items() if entry.kind == Kind.TEXT]
+        if not names or not census.rows:
+            return
+        joined = [
+            " || ".join(f"ifnull({quote_name(name)}, '')" for name in names[start : start + 100])
+            for start in range(0, len(names), 100)
+        ]
+        factory = self.connection.text_factory
+        self.connection.text_factory = bytes
+        try:
+            cursor = self.connection.execute(f"SELECT {', '.join(joined)} FROM {self.name}")
+            while rows := cursor.fetchmany(1000):
+                block = b"\n".join(b"\n".join(map(_as_bytes, row)) for row in rows)
+                if not _is_clean(block):
+                    self._find_bad_text(names)
+                    return
+        finally:
+            self.connection.text_factory = factory
+
+    def _find_bad_text(self, names: Sequence[str]) -> None:
+        """Find which values are no text for PostgreSQL (the text factory is bytes here)."""
+        for name in names:
+            found: dict[str, list[Sample]] = {}
+            counts: dict[str, int] = {}
+            for row, value in self.connection.execute(
+                f"SELECT {_row_expression(self.table)}, {quote_name(name)} FROM {self.name} "
+                f"WHERE typeof({quote_name(name)}) = 'text'"
+            ):
+                if _is_clean(value):
+                    continue
+                code = "nul-in-text" if b"\0" in value else "invalid-utf-8"
+                counts[code] = counts.get(code, 0) + 1
+                samples = found.setdefault(code, [])
+                if len(samples) < SAMPLES:
+                    samples.append(
+                        Sample(_as_bytes(row).decode("utf-8", "replace"), f"{value[:60]!r}")
+                    )
+            for code, samples in found.items():
+                self.hazards.append(
+                    Hazard(
+                        code,
+                        self.table.name,
+                        name,
+                        counts[code],
+                        tuple(samples),
+                        "PostgreSQL's text holds neither; correct these values in SQLite, or "
+                        "declare the column BLOB",
+                    )
+                )
+
+
+def _as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def _is_clean(block: bytes) -> bool:
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in block
+
+
+def _find_orphans(connection: sqlite3.Connection, table: Table) -> list[Hazard]:
+    """Find rows whose foreign key points nowhere (foreign_keys is off in most programs)."""
+    try:
+        rows = connection.execute(f"PRAGMA foreign_key_check({quote_name(table.name)})").fetchall()
+    except sqlite3.OperationalError as error:
+        if "foreign key mismatch" in str(error):
+            return []  # the parent has no such key; ferry.ddl names it as not carried
+        raise
+    grouped: dict[int, list[Any]] = {}
+    for _, rowid, _, number in rows:
+        grouped.setdefault(number, []).append(rowid)
+    hazards = []
+    keys = table.foreign_keys
+    for number, rowids in grouped.items():
+        key = keys[len(keys) - 1 - number]  # SQLite numbers them backwards
+        condition = (
+            f"WHERE rowid IN ({', '.join(map(str, rowids[:SAMPLES]))})"
+            if table.has_rowid and row_name(table)
+            else "LIMIT 0"
+        )
+        shown = " || ', ' || ".join(f"quote({quote_name(name)})" for name in key.columns)
+        name = quote_name(table.name)
+        samples = tuple(
+            Sample(str(row), str(value))
+            for row, value in connection.execute(
+                f"SELECT {_row_expression(table)}, {shown} FROM {name} {condition}"
+            )
+        )
+        hazards.append(
+            Hazard(
+                "orphan",
+                table.name,
+                ", ".join(key.columns),
+                len(rowids),
+                samples,
+                f"{key.parent} has no such row: delete these rows, set the column to NULL, or add "
+                "the missing parents",
+            )
+        )
+    return hazards
+
+
+def _share_key_types(schema: Schema, census: Census) -> None:
+    """Give a foreign key's column the type of the identity that it points to.
+
+    Values of both are drawn from one range: an ``integer`` beside a ``bigint`` identity would be
+    the first to overflow.
+    """
+    changed = True
+    while changed:
+        changed = False
+        for table in schema.tables:
+            for key in table.foreign_keys:
+                parent = schema.table(key.parent)
+                if parent is None:
+                    continue
+                for child, name in zip(key.columns, schema.referenced(key), strict=False):
+                    entry = census.tables[table.name].columns[table.column(child).name]
+                    target = census.tables[parent.name].columns[name]
+                    if (entry.kind, target.kind) == (Kind.INTEGER, Kind.BIGINT):
+                        entry.kind, entry.pg_type, changed = Kind.BIGINT, str(Kind.BIGINT), True
+
+
+def take_census(
+    connection: sqlite3.Connection,
+    schema: Schema,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Census:
+    """Read every table once and judge it; ``progress`` is told the table's name first."""
+    connection.create_function("ferry_fits", 3, ferry_fits, deterministic=True)
+    census = Census()
+    for table in schema.tables:
+        progress(table.name)
+        counter = _TableCounter(connection, table)
+        census.tables[table.name] = counter.count()
+        census.hazards += counter.hazards
+        if table.foreign_keys:
+            census.hazards += _find_orphans(connection, table)
+    _share_key_types(schema, census)
+    return census

@@ -1,0 +1,169 @@
+"""The command line. What the commands do stands in :mod:`ferry.commands`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ferry import __version__, snapshot
+from ferry.commands import Journey
+from ferry.errors import FerryError
+from ferry.report import Report
+from ferry.screen import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_EXIT_CODES = """
+Exit codes: 0 done and proven · 2 usage · 3 refused: source or target not fit, nothing was written ·
+4 the contents differ · 5 connection or server error, safe to run again · 1 a bug
+"""
+
+app = typer.Typer(
+    name="ferry",
+    help="Move a SQLite database to PostgreSQL and back, with proof.\n" + _EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=_EXIT_CODES,
+)
+
+SqliteFile = Annotated[
+    str, typer.Argument(metavar="SQLITE", help="The SQLite file; it is only ever read.")
+]
+Dsn = Annotated[
+    str,
+    typer.Argument(
+        metavar="DSN",
+        help="PostgreSQL database as libpq takes it: a URI, key=value pairs, or an empty string "
+        "for the environment (PGHOST, PGUSER, PGSSLMODE …). Never with a password: that comes "
+        "from PGPASSWORD, PGPASSFILE or a service file.",
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("--schema", metavar="NAME", help="PostgreSQL schema that holds the tables.")
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write what was found as JSON.")
+]
+
+
+def _run(command: str, report_file: Path | None, action: Callable[[Journey], str | None]) -> None:
+    """Run a command, report its end, and leave with its exit code."""
+    screen = Screen()
+    try:
+        report = Report(command, report_file)
+    except FerryError as error:
+        screen.fail(error)
+        raise typer.Exit(error.exit_code) from None
+    try:
+        outcome = action(Journey(report, screen))
+    except FerryError as error:
+        screen.fail(error)
+        report.message(error.message, "error")
+        if error.remedy:
+            report.message(error.remedy, "info")
+        report.finish(error.exit_code, error.word)
+        raise typer.Exit(error.exit_code) from None
+    except Exception as error:
+        # Not foreseen, so a bug: the traceback goes into the report, not over the screen.
+        screen.err.print(f"ferry: a bug: {type(error).__name__}: {error}", markup=False)
+        if report_file is None or os.environ.get("FERRY_DEBUG"):
+            traceback.print_exc()
+        report.message("".join(traceback.format_exception(error)), "error")
+        report.finish(1, "bug")
+        raise typer.Exit(1) from None
+    report.finish(0, outcome or "done")
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command(epilog=_EXIT_CODES)
+def inspect(sqlite: SqliteFile, report: ReportFile = None) -> None:
+    """Judge a SQLite file before a move: what each column becomes, and what is in the way.
+
+    Reads everything once (integrity check, every value), writes nothing, needs no server. Leaves
+    with 3 if anything in the file cannot be carried as it is; each hazard is named with table,
+    column, count, the first rows and values, and ways out.
+    """
+    _run("inspect", report, lambda journey: journey.inspect(sqlite))
+
+
+@app.command(name="schema", epilog=_EXIT_CODES)
+def print_schema(
+    sqlite: SqliteFile, schema: Namespace = "public", report: ReportFile = None
+) -> None:
+    """Print the PostgreSQL DDL that `copy` would run: tables, keys, indexes, foreign keys.
+
+    What cannot be expressed in PostgreSQL stands at the end as comments: `-- not carried: …`.
+    """
+    _run("schema", report, lambda journey: journey.schema(sqlite, schema))
+
+
+@app.command(epilog=_EXIT_CODES)
+def copy(
+    sqlite: SqliteFile, dsn: Dsn, schema: Namespace = "public", report: ReportFile = None
+) -> None:
+    """Copy a SQLite database into an empty PostgreSQL schema and prove that both are equal.
+
+    One transaction holds everything: tables, rows, keys, indexes, sequences, statistics, and the
+    comparison of both sides. Either all of it is there afterwards or nothing.
+
+    Refused (3): a damaged or locked file, values that would not arrive as they are, a target that
+    already has tables. A target that already holds exactly this database is left alone, and that
+    is a success. If the connection breaks (5), run the same command again.
+    """
+    _run("copy", report, lambda journey: journey.copy(sqlite, dsn, schema))
+
+
+@app.command(epilog=_EXIT_CODES)
+def verify(
+    sqlite: SqliteFile, dsn: Dsn, schema: Namespace = "public", report: ReportFile = None
+) -> None:
+    """Compare the contents of a SQLite file and a PostgreSQL schema, value by value.
+
+    Prints rows and checksums of both sides per table; where they differ (4), the rows and columns
+    that do. Keys, unique constraints, foreign keys, NOT NULL and sequences are compared as well.
+    Writes nothing on either side.
+    """
+    _run("verify", report, lambda journey: journey.verify(sqlite, dsn, schema))
+
+
+@app.command(name="snapshot", epilog=_EXIT_CODES)
+def take_snapshot(
+    sqlite: SqliteFile,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="New file; must not exist.")],
+) -> None:
+    """Take a consistent copy of a SQLite file that may be in use, and check it.
+
+    Uses SQLite's backup API in one step. In WAL mode the program that writes is not disturbed; in
+    rollback mode it waits for as long as the copying takes (a second for some hundred megabytes).
+    Prints one line of JSON: size, sha256, pages, seconds.
+    """
+    try:
+        result = snapshot.take(sqlite, out)
+    except snapshot.SnapshotError as error:
+        print(f"ferry: refused: {error}", file=sys.stderr)
+        raise typer.Exit(3) from None
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

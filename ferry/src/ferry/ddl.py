@@ -1,0 +1,434 @@
+"""From SQLite's schema to PostgreSQL's: what is created, in which order, and what cannot be.
+
+Tables first, empty and without constraints; then the rows; then keys, indexes, foreign keys. Each
+step after the tables is either compulsory (the copy fails with it) or optional (an expression that
+PostgreSQL does not accept is named as not carried).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ErrorLevel, SqlglotError
+
+from ferry.errors import RefusedError
+from ferry.schema import Index, Key, NotCarried, Schema, Table, quote_name
+from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ferry.census import Census, TableCensus
+
+MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
+MAX_COLUMNS = 1600
+SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+COMMENT = "Moved from SQLite by ferry; what `ferry reverse` needs: "
+
+_UTC = "now() AT TIME ZONE 'utc'"
+_NOW = {
+    "timestamp": r"current_timestamp|datetime\(\s*'now'\s*\)",
+    "date": r"current_date|date\(\s*'now'\s*\)",
+    "time": r"current_time|time\(\s*'now'\s*\)",
+}
+_NOW_AS_TEXT = {
+    "timestamp": "YYYY-MM-DD HH24:MI:SS",
+    "date": "YYYY-MM-DD",
+    "time": "HH24:MI:SS",
+}
+
+
+class UntranslatableError(Exception):
+    """An expression has no equivalent in PostgreSQL."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement after the load, and what it carries."""
+
+    sql: str
+    what: str
+    name: str
+    origin: str = ""  # SQLite's text, for the report
+    optional: bool = False
+
+
+@dataclass
+class Plan:
+    """Everything that is to be run in PostgreSQL."""
+
+    tables: dict[str, str] = field(default_factory=dict)  # name -> CREATE TABLE
+    steps: list[Step] = field(default_factory=list)
+    comments: dict[str, str] = field(default_factory=dict)
+    not_carried: list[NotCarried] = field(default_factory=list)
+
+    def statements(self) -> list[str]:
+        """Return all statements in order, for a person to read."""
+        return [*self.tables.values(), *(step.sql for step in self.steps)]
+
+
+def quote_text(text: str) -> str:
+    """Return a string constant for PostgreSQL (standard_conforming_strings on)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def check_names(schema: Schema) -> None:
+    """Refuse names that PostgreSQL would change or does not allow."""
+    problems = []
+    taken: dict[str, str] = {}
+    for table in schema.tables:
+        named = [("table", table.name), *(("index", index.name) for index in table.indexes)]
+        for what, name in named:
+            if name in taken:
+                problems.append(f"{what} {name}: a {taken[name]} has the same name")
+            taken[name] = what
+        named += [("column", f"{column.name}") for column in table.columns]
+        for what, name in named:
+            place = f"{what} {table.name}.{name}" if what == "column" else f"{what} {name}"
+            if len(name.encode()) > MAX_NAME:
+                problems.append(f"{place}: longer than {MAX_NAME} bytes")
+            if not name:
+                problems.append(f"{place}: empty")
+            if what == "column" and name in SYSTEM_COLUMNS:
+                problems.append(f"{place}: the name of a system column")
+        if len(table.columns) > MAX_COLUMNS:
+            problems.append(f"table {table.name}: more than {MAX_COLUMNS} columns")
+    if problems:
+        raise RefusedError(
+            "PostgreSQL does not take these names as they are:\n  " + "\n  ".join(problems),
+            "rename them in SQLite (ALTER TABLE … RENAME, on a copy of the file)",
+        )
+
+
+def translate(text: str, table: Table, census: TableCensus) -> str:
+    """Translate an SQL expression over a table's columns; raises UntranslatableError."""
+    columns = {column.name.lower(): column.name for column in table.columns}
+
+    def is_boolean(node: exp.Expression | None) -> bool:
+        return (
+            isinstance(node, exp.Column)
+            and node.name in census.columns
+            and census.columns[node.name].kind == Kind.BOOLEAN
+        )
+
+    def as_boolean(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Literal) and not node.is_string and node.this in ("0", "1"):
+            return exp.Boolean(this=node.this == "1")
+        return node
+
+    def names(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Column):
+            exact = columns.get(node.name.lower())
+            if exact is None and node.this.quoted:
+                # SQLite takes "text" in double quotes for a string where no column has that name.
+                return exp.Literal.string(node.name)
+            if exact is None:
+                raise UntranslatableError(f"unknown column {node.name}")
+            return exp.column(exact, quoted=True)
+        return node
+
+    def meanings(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Glob):
+            raise UntranslatableError("PostgreSQL has no GLOB")
+        if isinstance(node, exp.Like):  # without regard to case in SQLite
+            return exp.ILike(**node.args)
+        if isinstance(node, (exp.EQ, exp.NEQ, exp.Is)):
+            if is_boolean(node.this):
+                node.set("expression", as_boolean(node.expression))
+            elif is_boolean(node.expression):
+                node.set("this", as_boolean(node.this))
+        elif isinstance(node, exp.In) and is_boolean(node.this):
+            node.set("expressions", [as_boolean(item) for item in node.expressions])
+        return node
+
+    try:
+        tree = sqlglot.parse_one(text, read="sqlite")
+        tree = tree.transform(names).transform(meanings)
+        return tree.sql(dialect="postgres", unsupported_level=ErrorLevel.RAISE)
+    except SqlglotError as error:
+        raise UntranslatableError(str(error).splitlines()[0]) from error
+
+
+def _moment(default: str) -> str | None:
+    bare = default.strip().lower()
+    while bare.startswith("(") and bare.endswith(")"):
+        bare = bare[1:-1].strip()
+    return next((kind for kind, pattern in _NOW.items() if re.fullmatch(pattern, bare)), None)
+
+
+def translate_default(default: str, kind: Kind, table: Table, census: TableCensus) -> str | None:
+    """Translate a column's DEFAULT, keeping its meaning; None for DEFAULT NULL.
+
+    SQLite's moments are UTC and have whole seconds, whatever the server's time zone is. Raises
+    UntranslatableError.
+    """
+    moment = _moment(default)
+    if moment is not None:
+        if kind == Kind.TEXT:
+            return f"to_char({_UTC}, {quote_text(_NOW_AS_TEXT[moment])})"
+        if kind == Kind.TIMESTAMP and moment == "timestamp":
+            return f"date_trunc('second', {_UTC})"
+        if kind == Kind.DATE and moment == "date":
+            return f"({_UTC})::date"
+        if kind == Kind.TIME and moment == "time":
+            return f"date_trunc('second', {_UTC})::time"
+        raise UntranslatableError(f"a {moment} as default of a column of type {kind}")
+    try:
+        tree = sqlglot.parse_one(default, read="sqlite").unnest()
+    except SqlglotError as error:
+        raise UntranslatableError(str(error).splitlines()[0]) from error
+    if isinstance(tree, exp.Null):
+        return None
+    negative = isinstance(tree, exp.Neg)
+    literal = tree.this if negative else tree
+    if isinstance(literal, exp.Column) and not literal.table:
+        if literal.name.lower() in ("true", "false") and not literal.this.quoted:
+            literal = exp.Boolean(this=literal.name.lower() == "true")
+        else:  # a word, or a text in double quotes: SQLite takes both for a string
+            literal = exp.Literal.string(literal.name)
+    if isinstance(literal, exp.HexString):
+        digits = f"{int(literal.this):x}" if str(literal.this).isdigit() else str(literal.this)
+        match = re.fullmatch(r"\s*[xX]'([0-9a-fA-F]*)'\s*", default)
+        if kind == Kind.BYTEA and match:
+            return f"'\\x{match[1]}'::bytea"
+        raise UntranslatableError(f"the blob {digits} as default of a column of type {kind}")
+    if isinstance(literal, exp.Boolean):
+        literal = exp.Literal.number(int(literal.this))
+    if isinstance(literal, exp.Literal):
+        text = ("-" if negative else "") + literal.this
+        return _constant(text, literal.is_string, kind)
+    return f"({translate(default, table, census)})"
+
+
+def _constant(text: str, is_string: bool, kind: Kind) -> str:
+    """Return a constant of a kind, as SQLite's affinity would store it."""
+    if kind == Kind.BOOLEAN:
+        if text.lower() in TRUE_WORDS:
+            return "true"
+        if text.lower() in FALSE_WORDS:
+            return "false"
+        raise UntranslatableError(f"{text!r} is no boolean")
+    if kind in (Kind.INTEGER, Kind.BIGINT) and not re.fullmatch(r"-?\d+", text):
+        raise UntranslatableError(f"{text!r} is no integer")
+    if kind in (Kind.DOUBLE, Kind.NUMERIC) and not re.fullmatch(
+        r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text
+    ):
+        raise UntranslatableError(f"{text!r} is no number")
+    if kind in (Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.NUMERIC):
+        return text
+    if kind == Kind.TEXT:
+        return quote_text(text)
+    if kind in (Kind.TIMESTAMP, Kind.DATE, Kind.TIME) and is_string and text[:1].isdigit():
+        return f"{quote_text(text)}::{kind}"
+    raise UntranslatableError(f"{text!r} as default of a column of type {kind}")
+
+
+class _Planner:
+    def __init__(self, schema: Schema, census: Census, namespace: str) -> None:
+        self.schema = schema
+        self.census = census
+        self.namespace = namespace
+        self.plan = Plan(not_carried=list(schema.not_carried))
+
+    def run(self) -> Plan:
+        for table in self.schema.tables:
+            self.plan.tables[table.name] = self._create_table(table)
+        for table in self.schema.tables:
+            self._add_keys(table)
+        for table in self.schema.tables:
+            self._add_checks(table)
+        for table in self.schema.tables:
+            self._add_foreign_keys(table)
+        self._add_comments()
+        return self.plan
+
+    def _qualified(self, table: str) -> str:
+        return f"{quote_name(self.namespace)}.{quote_name(table)}"
+
+    def _lost(self, what: str, name: str, reason: str, origin: str) -> None:
+        self.plan.not_carried.append(NotCarried(what, name, reason, origin))
+
+    def _create_table(self, table: Table) -> str:
+        census = self.census.tables[table.name]
+        lines = []
+        for column in table.columns:
+            entry = census.columns[column.name]
+            place = f"{table.name}.{column.name}"
+            parts = [quote_name(column.name), entry.pg_type]
+            if column.name == table.rowid_alias:
+                parts.append("GENERATED BY DEFAULT AS IDENTITY")
+            elif column.generated is not None:
+                try:
+                    expression = translate(column.generated, table, census)
+                    parts.append(f"GENERATED ALWAYS AS ({expression}) STORED")
+                except UntranslatableError as error:
+                    self._lost(
+                        "generated column",
+                        place,
+                        f"it arrives with its values, but no longer computes them: {error}",
+                        column.generated,
+                    )
+            elif column.default is not None:
+                try:
+                    default = translate_default(column.default, entry.kind, table, census)
+                    if default is not None:
+                        parts.append(f"DEFAULT {default}")
+                except UntranslatableError as error:
+                    self._lost("default", place, str(error), column.default)
+            if column.not_null:
+                parts.append("NOT NULL")
+            lines.append("    " + " ".join(parts))
+        body = ",\n".join(lines)
+        return f"CREATE TABLE {self._qualified(table.name)} (\n{body}\n)"
+
+    def _add_keys(self, table: Table) -> None:
+        # Named indexes first: PostgreSQL chooses the constraints' names around them.
+        for index in table.indexes:
+            self._add_index(table, index)
+        if table.primary_key is not None:
+            columns = ", ".join(map(quote_name, table.primary_key.columns))
+            self.plan.steps.append(
+                Step(
+                    f"ALTER TABLE {self._qualified(table.name)} ADD PRIMARY KEY ({columns})",
+                    "primary key",
+                    table.name,
+                )
+            )
+            if "NOCASE" in table.primary_key.collations:
+                self._add_unique(table, table.primary_key)
+        for key in table.uniques:
+            self._add_unique(table, key)
+
+    def _add_unique(self, table: Table, key: Key) -> None:
+        name = f"{table.name} ({', '.join(key.columns)})"
+        if "NOCASE" in key.collations:
+            parts = ", ".join(
+                self._collated(quote_name(column), collation)
+                for column, collation in zip(key.columns, key.collations, strict=True)
+            )
+            sql = f"CREATE UNIQUE INDEX ON {self._qualified(table.name)} ({parts})"
+        else:
+            columns = ", ".join(map(quote_name, key.columns))
+            sql = f"ALTER TABLE {self._qualified(table.name)} ADD UNIQUE ({columns})"
+        self.plan.steps.append(Step(sql, "unique constraint", name))
+
+    @staticmethod
+    def _collated(expression: str, collation: str) -> str:
+        """Apply NOCASE: lower() under "C" folds the 26 ASCII letters, as SQLite does."""
+        return f'lower({expression} COLLATE "C")' if collation == "NOCASE" else expression
+
+    def _add_index(self, table: Table, index: Index) -> None:
+        census = self.census.tables[table.name]
+        try:
+            parts = []
+            for part in index.parts:
+                if part.collation not in ("BINARY", "NOCASE"):
+                    raise UntranslatableError(f"collation {part.collation}")
+                if part.column is not None:
+                    expression = quote_name(part.column)
+                elif part.expression is not None:
+                    expression = f"({translate(part.expression, table, census)})"
+                else:
+                    raise UntranslatableError("an index over the rowid")
+                descending = " DESC" if part.descending else ""
+                parts.append(self._collated(expression, part.collation) + descending)
+            where = f" WHERE {translate(index.where, table, census)}" if index.where else ""
+        except UntranslatableError as error:
+            self._lost("index", index.name, str(error), index.ddl)
+            return
+        unique = "UNIQUE " if index.unique else ""
+        self.plan.steps.append(
+            Step(
+                f"CREATE {unique}INDEX {quote_name(index.name)} ON "
+                f"{self._qualified(table.name)} ({', '.join(parts)}){where}",
+                "index",
+                index.name,
+                index.ddl,
+                # Plain columns cannot fail for reasons of language.
+                optional=bool(index.where) or any(part.column is None for part in index.parts),
+            )
+        )
+
+    def _add_checks(self, table: Table) -> None:
+        for check in table.checks:
+            try:
+                expression = translate(check.expression, table, self.census.tables[table.name])
+            except UntranslatableError as error:
+                self._lost("check", table.name, str(error), f"CHECK ({check.expression})")
+                continue
+            name = f"CONSTRAINT {quote_name(check.name)} " if check.name else ""
+            self.plan.steps.append(
+                Step(
+                    f"ALTER TABLE {self._qualified(table.name)} ADD {name}CHECK ({expression})",
+                    "check",
+                    table.name,
+                    f"CHECK ({check.expression})",
+                    optional=True,
+                )
+            )
+
+    def _add_foreign_keys(self, table: Table) -> None:
+        for key in table.foreign_keys:
+            origin = f"FOREIGN KEY ({', '.join(key.columns)}) REFERENCES {key.parent}"
+            parent = self.schema.table(key.parent)
+            if parent is None:
+                self._lost("foreign key", table.name, f"no table {key.parent}", origin)
+                continue
+            names = self.schema.referenced(key)
+            if not names:
+                reason = f"{key.parent} has no such unique key, so SQLite cannot enforce it either"
+                self._lost("foreign key", table.name, reason, origin)
+                continue
+            columns = ", ".join(quote_name(table.column(name).name) for name in key.columns)
+            references = ", ".join(map(quote_name, names))
+            deferrable = ""
+            if key.deferrable:
+                deferrable = " DEFERRABLE" + (
+                    " INITIALLY DEFERRED" if key.initially_deferred else ""
+                )
+            self.plan.steps.append(
+                Step(
+                    f"ALTER TABLE {self._qualified(table.name)} ADD FOREIGN KEY ({columns}) "
+                    f"REFERENCES {self._qualified(parent.name)} ({references}) "
+                    f"ON UPDATE {key.on_update} ON DELETE {key.on_delete}{deferrable}",
+                    "foreign key",
+                    table.name,
+                    origin,
+                    optional=True,
+                )
+            )
+
+    def _add_comments(self) -> None:
+        """Keep with each table what is needed to write it as SQLite again."""
+        extra = [item.sql for item in self.schema.not_carried if item.what in ("view", "trigger")]
+        for number, table in enumerate(self.schema.tables):
+            columns = self.census.tables[table.name].columns
+            memory: dict[str, object] = {
+                "ddl": [table.ddl, *(index.ddl for index in table.indexes)],
+                "shapes": {name: entry.shapes for name, entry in columns.items() if entry.shapes},
+                "order": number,
+            }
+            if number == 0 and extra:
+                memory["extra"] = extra
+            comment = COMMENT + json.dumps(memory, ensure_ascii=False)
+            self.plan.comments[table.name] = (
+                f"COMMENT ON TABLE {self._qualified(table.name)} IS {quote_text(comment)}"
+            )
+
+
+def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
+    """Plan the target; raises RefusedError for names that PostgreSQL cannot take."""
+    check_names(schema)
+    return _Planner(schema, census, namespace).run()
+
+
+def memory_of(comment: str | None) -> Mapping[str, object] | None:
+    """Read back what a table's comment keeps; None if ferry did not write it."""
+    if comment is None or not comment.startswith(COMMENT):
+        return None
+    return json.loads(comment[len(COMMENT) :])

@@ -1,0 +1,215 @@
+"""Carry the rows: SQLite writes COPY's text format itself, Python only the floating point numbers.
+
+All columns but the floating point ones are joined into one line by SQLite, in C. Floating point
+numbers pass through Python, whose ``repr`` is the shortest text that reads back as the same double
+(SQLite's own rounds to 15 digits).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import errors, sql
+
+from ferry.errors import RefusedError
+from ferry.schema import NotCarried, Schema, Table, quote_name
+from ferry.types import Kind
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from ferry.census import Census, TableCensus
+    from ferry.ddl import Plan, Step
+
+_BLOCK_CHARACTERS = 256 * 1024
+_COLUMNS_PER_LINE = 100  # joined by SQLite in one expression, whose depth is limited
+_FROM_PYTHON = (Kind.DOUBLE, Kind.NUMERIC)
+
+# An expression that PostgreSQL does not understand; everything else is a failure of the copy.
+_LANGUAGE_ERRORS = (psycopg.ProgrammingError, errors.FeatureNotSupported)
+
+
+def _field(name: str, kind: Kind) -> str:
+    """Return SQL for one field of COPY's text format."""
+    column = quote_name(name)
+    if kind == Kind.TEXT:
+        escaped = f"replace({column}, '\\', '\\\\')"
+        for letter, code in (("n", 10), ("r", 13), ("t", 9)):
+            escaped = f"replace({escaped}, char({code}), '\\{letter}')"
+        return f"ifnull({escaped}, '\\N')"
+    if kind == Kind.BYTEA:
+        return f"ifnull('\\\\x' || hex({column}), '\\N')"
+    return f"ifnull({column}, '\\N')"
+
+
+def _number(value: float | None) -> str:
+    return "\\N" if value is None else repr(value)
+
+
+def copy_table(
+    source: sqlite3.Connection,
+    target: psycopg.Connection,
+    table: Table,
+    census: TableCensus,
+    namespace: str,
+    names: Sequence[str],
+    progress: Callable[[int], None],
+) -> None:
+    """Load the columns ``names`` of one table; ``progress`` is told the rows of each block."""
+    texts = [name for name in names if census.columns[name].kind not in _FROM_PYTHON]
+    numbers = [name for name in names if census.columns[name].kind in _FROM_PYTHON]
+    lines = [
+        " || char(9) || ".join(
+            _field(name, census.columns[name].kind)
+            for name in texts[start : start + _COLUMNS_PER_LINE]
+        )
+        for start in range(0, len(texts), _COLUMNS_PER_LINE)
+    ]
+    split = len(lines)
+    cursor = source.execute(
+        f"SELECT {', '.join([*lines, *map(quote_name, numbers)])} FROM {quote_name(table.name)}"
+    )
+    columns = ", ".join(map(quote_name, [*texts, *numbers]))
+    place = f"{quote_name(namespace)}.{quote_name(table.name)}"
+    # FREEZE: the table was created in this transaction, so its rows need no vacuum later.
+    with target.cursor().copy(f"COPY {place} ({columns}) FROM STDIN WITH (FREEZE)") as copy:
+        block: list[str] = []
+        size = 0
+        for row in cursor:
+            line = row[0] if not numbers and split == 1 else _line(row, split)
+            block.append(line)
+            size += len(line)
+            # By size as well: a single value may have many megabytes.
+            if size > _BLOCK_CHARACTERS:
+                _write(copy, block, progress)
+                size = 0
+        _write(copy, block, progress)
+
+
+def _line(row: Sequence[Any], split: int) -> str:
+    return "\t".join([*row[:split], *map(_number, row[split:])])
+
+
+def _write(copy: psycopg.Copy, block: list[str], progress: Callable[[int], None]) -> None:
+    """Send the lines and empty the list."""
+    rows = len(block)
+    if rows:
+        block.append("")
+        copy.write("\n".join(block).encode())
+        block.clear()
+        progress(rows)
+
+
+def create_tables(target: psycopg.Connection, plan: Plan) -> None:
+    """Create the tables, empty."""
+    for name, statement in plan.tables.items():
+        try:
+            target.execute(statement)
+        except _LANGUAGE_ERRORS as error:
+            if isinstance(error, errors.InsufficientPrivilege):
+                raise
+            raise RefusedError(
+                f"PostgreSQL does not take the table {name}: {error.diag.message_primary}",
+                f"the statement was:\n{statement}",
+            ) from error
+
+
+def run_step(target: psycopg.Connection, step: Step) -> NotCarried | None:
+    """Run one step after the load; return what was not carried, if PostgreSQL cannot express it."""
+    try:
+        with target.transaction():
+            target.execute(step.sql)
+    except errors.InsufficientPrivilege:
+        raise
+    except psycopg.IntegrityError as error:
+        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
+        raise RefusedError(
+            f"the contents break the {step.what} of {step.name}: {error.diag.message_primary}"
+            f"{detail}",
+            "nothing was written; correct these rows in SQLite and run again",
+        ) from error
+    except _LANGUAGE_ERRORS as error:
+        reason = f"PostgreSQL: {error.diag.message_primary}"
+        if not step.optional:
+            raise RefusedError(
+                f"the {step.what} of {step.name} cannot be created: {error.diag.message_primary}",
+                f"the statement was: {step.sql}",
+            ) from error
+        return NotCarried(step.what, step.name, reason, step.origin)
+    return None
+
+
+def set_sequences(
+    source: sqlite3.Connection, target: psycopg.Connection, schema: Schema, namespace: str
+) -> dict[str, int]:
+    """Let each identity go on above ``max(id)`` and above what SQLite had already given away.
+
+    Returns ``{table: last value given}``; tables that never had a row are left out.
+    """
+    last_values = {}
+    for table in schema.tables:
+        if table.rowid_alias is None:
+            continue
+        name = quote_name(table.rowid_alias)
+        (highest,) = source.execute(f"SELECT max({name}) FROM {quote_name(table.name)}").fetchone()
+        last = max(highest or 0, table.sequence or 0)
+        if last <= 0:
+            continue
+        place = f"{quote_name(namespace)}.{quote_name(table.name)}"
+        target.execute(
+            "SELECT setval(pg_get_serial_sequence(%s, %s), %s)", (place, table.rowid_alias, last)
+        )
+        last_values[table.name] = last
+    return last_values
+
+
+def load(
+    source: sqlite3.Connection,
+    target: psycopg.Connection,
+    schema: Schema,
+    census: Census,
+    plan: Plan,
+    namespace: str,
+    progress: Callable[[str, int], None],
+) -> list[NotCarried]:
+    """Create, load, constrain and analyze everything inside the caller's transaction.
+
+    ``progress`` is told the table and the rows of each block. Returns what could not be carried
+    beside what the plan already says.
+    """
+    create_tables(target, plan)
+    not_carried = []
+    for table in schema.tables:
+        generated = _generated_columns(target, namespace, table)
+        names = [column.name for column in table.columns if column.name not in generated]
+        copy_table(
+            source,
+            target,
+            table,
+            census.tables[table.name],
+            namespace,
+            names,
+            lambda rows, name=table.name: progress(name, rows),
+        )
+    for step in plan.steps:
+        lost = run_step(target, step)
+        if lost is not None:
+            not_carried.append(lost)
+    set_sequences(source, target, schema, namespace)
+    for statement in plan.comments.values():
+        target.execute(statement)
+    for table in schema.tables:
+        target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(namespace, table.name)))
+    return not_carried
+
+
+def _generated_columns(target: psycopg.Connection, namespace: str, table: Table) -> set[str]:
+    if all(column.generated is None for column in table.columns):
+        return set()
+    rows = target.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attgenerated <> ''",
+        (f"{quote_name(namespace)}.{quote_name(table.name)}",),
+    ).fetchall()
+    return {row[0] for row in rows}

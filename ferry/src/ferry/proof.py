@@ -1,0 +1,603 @@
+"""Prove that both sides hold the same: contents, keys, indexes, sequences.
+
+This module shares nothing with the loader: neither its types nor its SQL, so that a mistake there
+cannot cancel itself out here. What a column is, is asked of PostgreSQL's catalogue.
+
+Each row is written in a canonical form (exact: doubles as their eight bytes, text with its length
+before it), by each database in its own SQL; the row's md5 is cut into two 64-bit numbers, which
+are summed up over the table. The sums do not depend on the order of the rows and count duplicates
+(an exclusive or would not). Two tables are equal if the number of rows and both sums are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from ferry.schema import Schema, Table, quote_name
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import psycopg
+
+SHOWN = 5  # differing rows shown per table and side
+_MAX_BUCKETS = 512  # of 4096; beyond it differences are counted in a part of the table only
+_PARTS_PER_CHUNK = 80  # PostgreSQL's functions take 100 arguments at most
+_MASK = (1 << 64) - 1
+
+_TRUE = "'t', 'true', 'y', 'yes', 'on', '1'"
+_FALSE = "'f', 'false', 'n', 'no', 'off', '0'"
+
+# Canonical form by PostgreSQL's type: (SQL for SQLite, SQL for PostgreSQL), NULL is N everywhere.
+_CANONICAL: dict[str, tuple[str, str]] = {
+    "integer": ("ifnull({c}, 'N') || ','", "coalesce({c}::text, 'N') || ','"),
+    "boolean": (
+        "CASE WHEN {c} IS NULL THEN 'N' WHEN typeof({c}) = 'integer' THEN {c} "
+        f"WHEN lower({{c}}) IN ({_TRUE}) THEN 1 WHEN lower({{c}}) IN ({_FALSE}) THEN 0 "
+        "ELSE '?' || {c} END || ','",
+        "CASE WHEN {c} THEN '1,' WHEN NOT {c} THEN '0,' ELSE 'N,' END",
+    ),
+    "text": (
+        "ifnull(length({c}) || ':' || {c}, 'N')",
+        "coalesce(length({c}::text) || ':' || {c}::text, 'N')",
+    ),
+    "timestamp": (
+        "ifnull(replace({c}, 'T', ' ') "
+        "|| substr('0000-00-00 00:00:00.000000', length({c}) + 1), 'N') || ','",
+        "coalesce(to_char({c}, 'YYYY-MM-DD HH24:MI:SS.US'), 'N') || ','",
+    ),
+    "timestamptz": (
+        "ifnull(replace({c}, 'T', ' ') "
+        "|| substr('0000-00-00 00:00:00.000000', length({c}) + 1), 'N') || ','",
+        "coalesce(to_char({c} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), 'N') || ','",
+    ),
+    "date": (
+        "ifnull({c}, 'N') || ','",
+        "coalesce(to_char({c}, 'YYYY-MM-DD'), 'N') || ','",
+    ),
+    "time": (
+        "ifnull({c} || substr('00:00:00.000000', length({c}) + 1), 'N') || ','",
+        "coalesce(to_char(date '2000-01-01' + {c}, 'HH24:MI:SS.US'), 'N') || ','",
+    ),
+    "numeric": (
+        "ifnull(ferry_decimal({c}), 'N') || ','",
+        "coalesce(trim_scale({c})::text, 'N') || ','",
+    ),
+    "bytea": (
+        "CASE typeof({c}) WHEN 'null' THEN 'N' WHEN 'blob' THEN lower(hex({c})) "
+        "ELSE '?' || hex({c}) END || ','",
+        "coalesce(encode({c}, 'hex'), 'N') || ','",
+    ),
+    # SQLite hands the number to Python, which knows its eight bytes (see _digest).
+    "double": ("{c}", "coalesce(encode(float8send({c}), 'hex'), 'N')"),
+}
+_CATEGORIES = {
+    "int2": "integer",
+    "int4": "integer",
+    "int8": "integer",
+    "bool": "boolean",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamptz",
+    "date": "date",
+    "time": "time",
+    "numeric": "numeric",
+    "bytea": "bytea",
+    "float4": "double",
+    "float8": "double",
+}
+
+
+@dataclass(frozen=True)
+class Total:
+    """Checksum of a table: rows, and the two sums over their hashes."""
+
+    rows: int = 0
+    low: int = 0
+    high: int = 0
+
+    @property
+    def checksum(self) -> str:
+        """Return 32 hex digits."""
+        return f"{self.low & _MASK:016x}{self.high & _MASK:016x}"
+
+
+@dataclass
+class TableProof:
+    """What was found about one table."""
+
+    name: str
+    rows_sqlite: int = 0
+    rows_postgres: int = 0
+    checksum_sqlite: str = ""
+    checksum_postgres: str = ""
+    equal: bool = False
+    # How many rows stand on one side only (a changed row counts on both).
+    only_sqlite: int = 0
+    only_postgres: int = 0
+    counted_all: bool = True  # False: the two numbers above are lower bounds
+    differences: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the table's entry in the report."""
+        entry: dict[str, Any] = {
+            "name": self.name,
+            "rows_sqlite": self.rows_sqlite,
+            "rows_postgres": self.rows_postgres,
+            "checksum_sqlite": self.checksum_sqlite,
+            "checksum_postgres": self.checksum_postgres,
+            "equal": self.equal,
+        }
+        if not self.equal:
+            entry |= {
+                "rows_only_sqlite": self.only_sqlite,
+                "rows_only_postgres": self.only_postgres,
+                "counted_all": self.counted_all,
+                "differences": self.differences,
+            }
+        return entry
+
+
+@dataclass
+class Proof:
+    """Result of a comparison."""
+
+    tables: list[TableProof] = field(default_factory=list)
+    structure: list[str] = field(default_factory=list)  # differences, one sentence each
+    not_compared: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Tell whether contents and structure agree."""
+        return not self.structure and all(table.equal for table in self.tables)
+
+
+def ferry_decimal(value: float | str | None) -> str | None:
+    """Return a number in PostgreSQL's shortest notation for numeric, None for NULL."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)):
+        return f"?{value!r}"
+    number = Decimal(repr(value)).normalize()
+    return format(number if number else Decimal(0), "f")
+
+
+class _TableSides:
+    """The canonical form of one table in the SQL of both sides."""
+
+    def __init__(self, table: Table, columns: dict[str, str], namespace: str) -> None:
+        """Take ``columns``: ``{name in PostgreSQL: category}`` of what is compared."""
+        self.table = table
+        ordered = sorted(columns, key=lambda name: columns[name] == "double")
+        self.names = ordered
+        self.categories = [columns[name] for name in ordered]
+        self.doubles = self.categories.count("double")
+        self.place = f"{quote_name(namespace)}.{quote_name(table.name)}"
+
+    def _forms(self, side: int) -> list[str]:
+        return [
+            _CANONICAL[category][side].replace("{c}", quote_name(name))
+            for name, category in zip(self.names, self.categories, strict=True)
+        ]
+
+    def sqlite_query(self, *, with_values: bool) -> tuple[str, int]:
+        """Return a query and how many joined texts it begins with.
+
+        The doubles follow, then all values as they are if they are asked for.
+        """
+        forms = self._forms(0)
+        split = len(forms) - self.doubles
+        joined = [
+            " || ".join(f"({form})" for form in forms[start : min(start + _PARTS_PER_CHUNK, split)])
+            for start in range(0, split, _PARTS_PER_CHUNK)
+        ]
+        wanted = [*joined, *forms[split:]]
+        if with_values:
+            wanted += map(quote_name, self.names)
+        query = f"SELECT {', '.join(wanted)} FROM {quote_name(self.table.name)}"
+        return query, len(joined)
+
+    def postgres_row(self) -> str:
+        """Return the expression for a row's canonical form."""
+        forms = self._forms(1)
+        chunks = [
+            f"concat({', '.join(forms[start : start + _PARTS_PER_CHUNK])})"
+            for start in range(0, len(forms), _PARTS_PER_CHUNK)
+        ]
+        return " || ".join(chunks)
+
+    def postgres_hashes(self) -> str:
+        """Return a sub-select of each row's md5, evaluated once (that is what OFFSET 0 is for)."""
+        return f"(SELECT md5({self.postgres_row()}) AS m FROM {self.place} OFFSET 0) AS hashes"
+
+    def sqlite_rows(
+        self, connection: sqlite3.Connection, *, with_values: bool = False
+    ) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
+        """Yield each row's md5 and, on request, its values in the order of ``names``."""
+        query, texts = self.sqlite_query(with_values=with_values)
+        end = texts + self.doubles
+        md5 = hashlib.md5
+        for row in connection.execute(query):
+            if end == 1 and texts == 1:
+                canonical = row[0]
+            else:
+                canonical = "".join(row[:texts]) + _hex(row[texts:end])
+            yield md5(canonical.encode(), usedforsecurity=False).digest(), row[end:]
+
+
+def _hex(values: Sequence[Any]) -> str:
+    """Return the doubles' bytes as PostgreSQL's float8send would, in hex."""
+    try:
+        return struct.pack(f">{len(values)}d", *values).hex()
+    except struct.error:
+        return "".join(map(_hex_one, values))
+
+
+def _hex_one(value: Any) -> str:
+    if value is None:
+        return "N"
+    return struct.pack(">d", value).hex() if isinstance(value, (int, float)) else f"?{value!r}"
+
+
+def _sum_up(rows: Iterable[tuple[bytes, Any]]) -> Total:
+    count = low = high = 0
+    unpack = struct.Struct(">qq").unpack
+    for digest, _ in rows:
+        first, second = unpack(digest)
+        low += first
+        high += second
+        count += 1
+    return Total(count, low, high)
+
+
+def _postgres_total(connection: psycopg.Connection, sides: _TableSides) -> Total:
+    row = connection.execute(
+        "SELECT count(*), coalesce(sum(('x' || left(m, 16))::bit(64)::bigint), 0), "
+        "coalesce(sum(('x' || right(m, 16))::bit(64)::bigint), 0) "
+        f"FROM {sides.postgres_hashes()}"
+    ).fetchone()
+    return Total(row[0], int(row[1]), int(row[2]))
+
+
+def _columns(
+    connection: psycopg.Connection, namespace: str
+) -> dict[str, dict[str, tuple[str, bool]]]:
+    """Return ``{table: {column: (category, not null)}}`` of a schema."""
+    rows = connection.execute(
+        """
+        SELECT c.relname, a.attname, t.typname, a.attnotnull
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        JOIN pg_type t ON t.oid = a.atttypid
+        WHERE n.nspname = %s AND c.relkind IN ('r', 'p')
+        ORDER BY c.relname, a.attnum
+        """,
+        (namespace,),
+    ).fetchall()
+    found: dict[str, dict[str, tuple[str, bool]]] = {}
+    for table, column, type_name, not_null in rows:
+        category = _CATEGORIES.get(type_name, "text")
+        found.setdefault(table, {})[column] = (category, not_null)
+    return found
+
+
+class _Comparison:
+    """One run over all tables."""
+
+    def __init__(
+        self,
+        source: sqlite3.Connection,
+        target: psycopg.Connection,
+        schema: Schema,
+        namespace: str,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.schema = schema
+        self.namespace = namespace
+        self.progress = progress
+        self.proof = Proof()
+
+    def run(self) -> Proof:
+        self.source.create_function("ferry_decimal", 1, ferry_decimal, deterministic=True)
+        present = _columns(self.target, self.namespace)
+        pairs: list[tuple[_TableSides, TableProof]] = []
+        for table in self.schema.tables:
+            proof = TableProof(table.name)
+            self.proof.tables.append(proof)
+            if table.name not in present:
+                self.proof.structure.append(f"table {table.name} is missing in PostgreSQL")
+                (proof.rows_sqlite,) = self.source.execute(
+                    f"SELECT count(*) FROM {quote_name(table.name)}"
+                ).fetchone()
+                continue
+            sides = self._sides(table, present[table.name])
+            pairs.append((sides, proof))
+        self._compare_contents(pairs)
+        for sides, proof in pairs:
+            if not proof.equal:
+                _narrow_down(self.source, self.target, sides, proof)
+        for name in sorted(set(present) - {table.name for table in self.schema.tables}):
+            self.proof.not_compared.append(f"table {name}: only in PostgreSQL")
+        self.proof.structure += _compare_structure(
+            self.target, self.schema, self.namespace, present
+        )
+        return self.proof
+
+    def _sides(self, table: Table, present: dict[str, tuple[str, bool]]) -> _TableSides:
+        names = {column.name for column in table.columns}
+        for name in names - set(present):
+            self.proof.structure.append(f"column {table.name}.{name} is missing in PostgreSQL")
+        for name in sorted(set(present) - names):
+            self.proof.not_compared.append(f"column {table.name}.{name}: only in PostgreSQL")
+        common = {name: kind for name, (kind, _) in present.items() if name in names}
+        return _TableSides(table, common, self.namespace)
+
+    def _compare_contents(self, pairs: Sequence[tuple[_TableSides, TableProof]]) -> None:
+        """Let PostgreSQL count in a thread of its own while we count SQLite's side."""
+        totals: dict[str, Total] = {}
+        failures: list[BaseException] = []
+
+        def ask_postgres() -> None:
+            try:
+                for sides, proof in pairs:
+                    totals[proof.name] = _postgres_total(self.target, sides)
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=ask_postgres, name="proof of PostgreSQL's side")
+        thread.start()
+        try:
+            ours = {}
+            for sides, proof in pairs:
+                self.progress(proof.name)
+                ours[proof.name] = _sum_up(sides.sqlite_rows(self.source))
+        except BaseException:
+            self.target.cancel_safe()
+            raise
+        finally:
+            thread.join()
+        if failures:
+            raise failures[0]
+        for _, proof in pairs:
+            mine, theirs = ours[proof.name], totals[proof.name]
+            proof.rows_sqlite, proof.checksum_sqlite = mine.rows, mine.checksum
+            proof.rows_postgres, proof.checksum_postgres = theirs.rows, theirs.checksum
+            proof.equal = (mine.rows, mine.checksum) == (theirs.rows, theirs.checksum)
+
+
+def _narrow_down(
+    source: sqlite3.Connection, target: psycopg.Connection, sides: _TableSides, proof: TableProof
+) -> None:
+    """Find the rows that differ, by hash, and show the first of them column by column.
+
+    The rows' hashes are sorted into 4096 buckets by their first three digits; only buckets whose
+    sums differ are looked at row by row.
+    """
+    ours: dict[str, list[int]] = {}
+    for digest, _ in sides.sqlite_rows(source):
+        entry = ours.setdefault(digest.hex()[:3], [0, 0])
+        entry[0] += 1
+        entry[1] += int.from_bytes(digest[8:], "big", signed=True)
+    theirs = {
+        bucket: [rows, int(total)]
+        for bucket, rows, total in target.execute(
+            "SELECT left(m, 3), count(*), sum(('x' || right(m, 16))::bit(64)::bigint) "
+            f"FROM {sides.postgres_hashes()} GROUP BY 1"
+        )
+    }
+    buckets = sorted(
+        bucket for bucket in ours.keys() | theirs.keys() if ours.get(bucket) != theirs.get(bucket)
+    )
+    proof.counted_all = len(buckets) <= _MAX_BUCKETS
+    wanted = set(buckets[:_MAX_BUCKETS])
+    left: Counter[str] = Counter()
+    for digest, _ in sides.sqlite_rows(source):
+        if (text := digest.hex())[:3] in wanted:
+            left[text] += 1
+    right: Counter[str] = Counter()
+    for (text,) in target.execute(
+        f"SELECT m FROM {sides.postgres_hashes()} WHERE left(m, 3) = ANY(%s)", (sorted(wanted),)
+    ):
+        right[text] += 1
+    only_sqlite, only_postgres = left - right, right - left
+    proof.only_sqlite = only_sqlite.total()
+    proof.only_postgres = only_postgres.total()
+    _show(source, target, sides, proof, set(only_sqlite), set(only_postgres))
+
+
+def _show(
+    source: sqlite3.Connection,
+    target: psycopg.Connection,
+    sides: _TableSides,
+    proof: TableProof,
+    only_sqlite: set[str],
+    only_postgres: set[str],
+) -> None:
+    """Show the first differing rows; rows with the same key are shown column by column."""
+    key = sides.table.primary_key.columns if sides.table.primary_key else ()
+    key = tuple(name for name in key if name in sides.names)
+    mine: dict[Any, dict[str, Any]] = {}
+    for digest, row in sides.sqlite_rows(source, with_values=True):
+        if digest.hex() in only_sqlite:
+            values = dict(zip(sides.names, row, strict=True))
+            mine[_key(values, key, len(mine))] = values
+            if len(mine) == SHOWN:
+                break
+    theirs: dict[Any, dict[str, Any]] = {}
+    as_text = ", ".join(f"{quote_name(name)}::text" for name in sides.names)
+    place = f"(SELECT *, md5({sides.postgres_row()}) AS ferry_md5 FROM {sides.place} OFFSET 0) AS t"
+    wanted = sql.SQL(
+        f"SELECT {as_text.replace('%', '%%')} FROM {place.replace('%', '%%')} "
+        "WHERE ferry_md5 = ANY(%s)"
+    )
+    # Enough to find the partners of what was found above, not the whole table.
+    hashes = list(islice(only_postgres, 10_000))
+    for row in target.execute(wanted, (hashes,)):
+        values = dict(zip(sides.names, row, strict=True))
+        theirs[_key(values, key, len(theirs))] = values
+    paired = set()
+    for name, values in mine.items():
+        entry: dict[str, Any] = {"row": _readable_key(name)}
+        other = theirs.get(name)
+        if other is None:
+            entry |= {"only": "sqlite", "values": {k: _shorten(v) for k, v in values.items()}}
+        else:
+            paired.add(name)
+            entry["columns"] = {
+                column: {"sqlite": _shorten(values[column]), "postgres": _shorten(other[column])}
+                for column in sides.names
+                if not _alike(values[column], other[column])
+            }
+        proof.differences.append(entry)
+    unpaired = [name for name in theirs if name not in paired]
+    for name in unpaired[: max(0, SHOWN - len(paired))]:
+        values = {column: _shorten(value) for column, value in theirs[name].items()}
+        proof.differences.append({"row": _readable_key(name), "only": "postgres", "values": values})
+
+
+def _key(values: dict[str, Any], key: Sequence[str], number: int) -> Any:
+    if not key:
+        return number
+    return tuple((name, None if values[name] is None else str(values[name])) for name in key)
+
+
+def _readable_key(key: Any) -> str:
+    if isinstance(key, tuple):
+        return ", ".join(f"{name} {value}" for name, value in key)
+    return "(no key)"
+
+
+def _alike(mine: Any, theirs: str | None) -> bool:
+    """Tell whether two values read the same (only to leave them out of what is shown)."""
+    if mine is None or theirs is None:
+        return mine is None and theirs is None
+    if isinstance(mine, float):
+        try:
+            return struct.pack(">d", mine) == struct.pack(">d", float(theirs))
+        except ValueError:
+            return False
+    if isinstance(mine, bytes):
+        return theirs == "\\x" + mine.hex()
+    return str(mine) == theirs or (mine in (0, 1) and theirs == ("false", "true")[mine])
+
+
+def _shorten(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _compare_structure(
+    target: psycopg.Connection,
+    schema: Schema,
+    namespace: str,
+    present: dict[str, dict[str, tuple[str, bool]]],
+) -> list[str]:
+    """Compare NOT NULL, keys, unique constraints, foreign keys, indexes and sequences."""
+    keys: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+    for table, kind, columns in target.execute(
+        """
+        SELECT c.relname,
+               CASE WHEN i.indisprimary THEN 'p' WHEN i.indisunique THEN 'u' ELSE 'i' END,
+               ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY k(attnum, n)
+                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+                     ORDER BY k.n)
+        FROM pg_index i
+        JOIN pg_class c ON c.oid = i.indrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+        """,
+        (namespace,),
+    ):
+        keys.setdefault(table, set()).add((kind, tuple(columns)))
+    foreign: dict[str, set[tuple[tuple[str, ...], str]]] = {}
+    for table, parent, columns in target.execute(
+        """
+        SELECT c.relname, p.relname,
+               ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY x(attnum, n)
+                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = x.attnum
+                     ORDER BY x.n)
+        FROM pg_constraint k
+        JOIN pg_class c ON c.oid = k.conrelid
+        JOIN pg_class p ON p.oid = k.confrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND k.contype = 'f' AND k.convalidated
+        """,
+        (namespace,),
+    ):
+        foreign.setdefault(table, set()).add((tuple(columns), parent))
+    problems = []
+    for table in schema.tables:
+        columns = present.get(table.name)
+        if columns is None:
+            continue
+        have = keys.get(table.name, set())
+        name = table.name
+        for column in table.columns:
+            if column.not_null and column.name in columns and not columns[column.name][1]:
+                problems.append(f"{name}.{column.name} is not NOT NULL in PostgreSQL")
+        if table.primary_key and ("p", table.primary_key.columns) not in have:
+            problems.append(f"{name} lacks the primary key {table.primary_key.columns}")
+        for key in table.uniques:
+            if "NOCASE" not in key.collations and not any(
+                kind in "pu" and set(found) == set(key.columns) for kind, found in have
+            ):
+                problems.append(f"{name} lacks the unique constraint {key.columns}")
+        for key in table.foreign_keys:
+            names = tuple(table.column(part).name for part in key.columns)
+            parent = schema.table(key.parent)
+            if (
+                parent is not None
+                and schema.referenced(key)
+                and (names, parent.name) not in foreign.get(name, set())
+            ):
+                problems.append(f"{name} lacks the foreign key {names} → {parent.name}")
+        problems += _compare_sequence(target, table, namespace)
+    return problems
+
+
+def _compare_sequence(target: psycopg.Connection, table: Table, namespace: str) -> list[str]:
+    if table.rowid_alias is None:
+        return []
+    place = f"{quote_name(namespace)}.{quote_name(table.name)}"
+    (sequence,) = target.execute(
+        "SELECT pg_get_serial_sequence(%s, %s)", (place, table.rowid_alias)
+    ).fetchone()
+    if sequence is None:
+        return [f"{table.name}.{table.rowid_alias} does not count by itself in PostgreSQL"]
+    last, called = target.execute(f"SELECT last_value, is_called FROM {sequence}").fetchone()
+    given = last if called else last - 1
+    name = quote_name(table.rowid_alias)
+    (highest,) = target.execute(f"SELECT coalesce(max({name}), 0) FROM {place}").fetchone()
+    highest = max(highest, table.sequence or 0)
+    if given < highest:
+        return [f"the sequence of {table.name} stands at {given}, below {highest}, given already"]
+    return []
+
+
+def compare(
+    source: sqlite3.Connection,
+    target: psycopg.Connection,
+    schema: Schema,
+    namespace: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Proof:
+    """Compare all tables of ``schema`` with their namesakes in PostgreSQL.
+
+    Both connections should stand in a transaction that sees one state. ``progress`` is told the
+    name of each table.
+    """
+    return _Comparison(source, target, schema, namespace, progress).run()

@@ -1,0 +1,485 @@
+"""Read the schema of a SQLite database: the PRAGMAs first, the DDL's tokens for the rest.
+
+SQLite tells columns, keys, indexes and foreign keys by PRAGMA. CHECK constraints, generated
+columns, deferrability and index expressions stand only in the DDL; they are found by sqlglot's
+tokenizer (which knows SQLite's four ways to quote a name), never by splitting text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlglot.dialects.sqlite import SQLite
+from sqlglot.tokens import Token, TokenType
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+
+
+def quote_name(name: str) -> str:
+    """Quote an identifier; the same rules hold in SQLite and in PostgreSQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as declared."""
+
+    name: str
+    declared: str  # the declared type as it stands in the DDL, "" if there is none
+    not_null: bool
+    default: str | None  # SQL text
+    collation: str = "BINARY"
+    generated: str | None = None  # expression of a generated column
+    stored: bool = False
+
+
+@dataclass(frozen=True)
+class Key:
+    """A primary key or unique constraint: columns in key order, with their collations."""
+
+    columns: tuple[str, ...]
+    collations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexPart:
+    """One column or expression of an index."""
+
+    column: str | None
+    expression: str | None
+    descending: bool
+    collation: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index made by CREATE INDEX."""
+
+    name: str
+    unique: bool
+    parts: tuple[IndexPart, ...]
+    where: str | None
+    ddl: str
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key; ``references`` is empty when the parent's primary key is meant."""
+
+    columns: tuple[str, ...]
+    parent: str
+    references: tuple[str, ...]
+    on_update: str
+    on_delete: str
+    deferrable: bool = False
+    initially_deferred: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """A CHECK constraint."""
+
+    name: str | None
+    expression: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """An ordinary table with all that hangs on it."""
+
+    name: str
+    ddl: str
+    columns: tuple[Column, ...]
+    rowid_alias: str | None  # the INTEGER PRIMARY KEY, if there is one
+    has_rowid: bool
+    primary_key: Key | None
+    uniques: tuple[Key, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    checks: tuple[Check, ...] = ()
+    sequence: int | None = None  # from sqlite_sequence
+
+    def column(self, name: str) -> Column:
+        """Find a column by name, upper or lower case as in SQLite."""
+        for column in self.columns:
+            if column.name.lower() == name.lower():
+                return column
+        raise KeyError(name)
+
+    def is_key(self, columns: tuple[str, ...]) -> bool:
+        """Tell whether a foreign key may point to these columns: they are unique, bytewise."""
+        wanted = {name.lower() for name in columns}
+        keys = [key for key in (self.primary_key, *self.uniques) if key is not None]
+        found = [
+            {name.lower() for name in key.columns} for key in keys if "NOCASE" not in key.collations
+        ]
+        found += [
+            {str(part.column).lower() for part in index.parts}
+            for index in self.indexes
+            if index.unique
+            and not index.where
+            and all(part.column is not None and part.collation == "BINARY" for part in index.parts)
+        ]
+        return wanted in found
+
+
+@dataclass(frozen=True)
+class NotCarried:
+    """Something in SQLite that does not arrive in PostgreSQL, and why."""
+
+    what: str  # "trigger", "view", ...
+    name: str
+    reason: str
+    sql: str = ""
+
+
+@dataclass
+class Schema:
+    """Everything that sqlite_master declares."""
+
+    tables: list[Table] = field(default_factory=list)
+    not_carried: list[NotCarried] = field(default_factory=list)
+
+    def table(self, name: str) -> Table | None:
+        """Find a table by name, upper or lower case as in SQLite."""
+        return next((table for table in self.tables if table.name.lower() == name.lower()), None)
+
+    def referenced(self, key: ForeignKey) -> tuple[str, ...]:
+        """Return the parent's columns that a foreign key points to, as the parent spells them.
+
+        Empty when the parent is missing or has no such unique key: SQLite cannot enforce such a
+        foreign key either.
+        """
+        parent = self.table(key.parent)
+        if parent is None:
+            return ()
+        wanted = key.references or (parent.primary_key.columns if parent.primary_key else ())
+        spelled = {column.name.lower(): column.name for column in parent.columns}
+        names = tuple(spelled.get(name.lower(), name) for name in wanted)
+        return names if len(names) == len(key.columns) and parent.is_key(names) else ()
+
+
+def tokens_of(ddl: str) -> list[Token]:
+    """Split SQLite's DDL into tokens; raises sqlglot's TokenError."""
+    return SQLite().tokenize(ddl)
+
+
+def _word(token: Token | None) -> str:
+    """Return an unquoted token in upper case, "" for quoted names, strings and the end."""
+    if token is None or token.token_type in (TokenType.IDENTIFIER, TokenType.STRING):
+        return ""
+    return token.text.upper()
+
+
+@dataclass
+class _Declared:
+    """What only the DDL of a table says."""
+
+    checks: list[Check] = field(default_factory=list)
+    collations: dict[str, str] = field(default_factory=dict)
+    generated: dict[str, str] = field(default_factory=dict)
+    foreign_keys: list[tuple[bool, bool]] = field(default_factory=list)  # in order of declaration
+    conflict_clauses: list[str] = field(default_factory=list)
+
+
+def _closing(tokens: Sequence[Token], opening: int) -> int:
+    """Return the position of the parenthesis that closes the one at ``opening``."""
+    depth = 0
+    for position in range(opening, len(tokens)):
+        if tokens[position].token_type == TokenType.L_PAREN:
+            depth += 1
+        elif tokens[position].token_type == TokenType.R_PAREN:
+            depth -= 1
+            if depth == 0:
+                return position
+    raise ValueError("unbalanced parentheses")
+
+
+def _split_at_commas(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
+    depth, start = 0, 0
+    for position, token in enumerate(tokens):
+        if token.token_type == TokenType.L_PAREN:
+            depth += 1
+        elif token.token_type == TokenType.R_PAREN:
+            depth -= 1
+        elif token.token_type == TokenType.COMMA and depth == 0:
+            yield tokens[start:position]
+            start = position + 1
+    yield tokens[start:]
+
+
+def _text_between(ddl: str, tokens: Sequence[Token]) -> str:
+    return ddl[tokens[0].start : tokens[-1].end + 1] if tokens else ""
+
+
+def _read_definition(ddl: str, tokens: Sequence[Token], found: _Declared) -> None:
+    """Read one column definition or table constraint (SQLite allows several without a comma)."""
+    column = None
+    if _word(tokens[0]) not in ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"):
+        column = tokens[0].text.lower()
+    constraint_name = None
+    position = 1 if column is not None else 0
+    while position < len(tokens):
+        token = tokens[position]
+        word = _word(token)
+        following = tokens[position + 1] if position + 1 < len(tokens) else None
+        if token.token_type == TokenType.L_PAREN:
+            position = _closing(tokens, position)
+        elif word == "CONSTRAINT" and following is not None:
+            constraint_name = following.text
+            position += 1
+        elif word in ("CHECK", "AS") and following and following.token_type == TokenType.L_PAREN:
+            end = _closing(tokens, position + 1)
+            expression = _text_between(ddl, tokens[position + 2 : end])
+            if word == "CHECK":
+                found.checks.append(Check(constraint_name, expression))
+                constraint_name = None
+            elif column is not None:
+                found.generated[column] = expression
+            position = end
+        elif word == "COLLATE" and following is not None and column is not None:
+            found.collations[column] = following.text.upper()
+            position += 1
+        elif word == "REFERENCES":
+            found.foreign_keys.append((False, False))
+        elif word == "DEFERRABLE" and found.foreign_keys and _word(tokens[position - 1]) != "NOT":
+            deferred = [_word(part) for part in tokens[position + 1 : position + 3]]
+            found.foreign_keys[-1] = (True, deferred == ["INITIALLY", "DEFERRED"])
+        elif word == "ON" and _word(following) == "CONFLICT":
+            found.conflict_clauses.append(_text_between(ddl, tokens))
+        position += 1
+
+
+def _read_declarations(ddl: str) -> _Declared:
+    found = _Declared()
+    tokens = tokens_of(ddl)
+    opening = next(
+        position for position, token in enumerate(tokens) if token.token_type == TokenType.L_PAREN
+    )
+    body = tokens[opening + 1 : _closing(tokens, opening)]
+    for definition in _split_at_commas(body):
+        if definition:
+            _read_definition(ddl, definition, found)
+    return found
+
+
+def _index_texts(ddl: str) -> tuple[list[str], str | None]:
+    """Return the texts of an index's parts (without COLLATE, ASC, DESC) and of its WHERE."""
+    tokens = tokens_of(ddl)
+    on = next(position for position, token in enumerate(tokens) if _word(token) == "ON")
+    opening = next(
+        position
+        for position in range(on, len(tokens))
+        if tokens[position].token_type == TokenType.L_PAREN
+    )
+    closing = _closing(tokens, opening)
+    parts = []
+    for part in _split_at_commas(tokens[opening + 1 : closing]):
+        kept = list(part)
+        while len(kept) > 1 and _word(kept[-1]) in ("ASC", "DESC"):
+            kept.pop()
+        while len(kept) > 2 and _word(kept[-2]) == "COLLATE":
+            del kept[-2:]
+        parts.append(_text_between(ddl, kept))
+    where = None
+    if closing + 1 < len(tokens) and _word(tokens[closing + 1]) == "WHERE":
+        where = _text_between(ddl, tokens[closing + 2 :])
+    return parts, where
+
+
+def _read_index(connection: sqlite3.Connection, name: str, unique: bool, ddl: str) -> Index:
+    rows = connection.execute(
+        'SELECT cid, name, "desc", coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno',
+        (name,),
+    ).fetchall()
+    texts, where = _index_texts(ddl)
+    parts = tuple(
+        IndexPart(
+            column=column if cid >= 0 else None,
+            expression=text if cid == -2 else None,
+            descending=bool(descending),
+            collation=(collation or "BINARY").upper(),
+        )
+        for (cid, column, descending, collation), text in zip(rows, texts, strict=True)
+    )
+    return Index(name=name, unique=unique, parts=parts, where=where, ddl=ddl)
+
+
+def _read_key(connection: sqlite3.Connection, index: str) -> Key:
+    rows = connection.execute(
+        "SELECT name, coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno", (index,)
+    ).fetchall()
+    return Key(tuple(row[0] for row in rows), tuple(row[1].upper() for row in rows))
+
+
+def _read_foreign_keys(
+    connection: sqlite3.Connection, table: str, deferrability: list[tuple[bool, bool]]
+) -> tuple[ForeignKey, ...]:
+    grouped: dict[int, list[tuple]] = {}
+    for row in connection.execute(
+        'SELECT id, "table", "from", "to", on_update, on_delete '
+        "FROM pragma_foreign_key_list(?) ORDER BY id, seq",
+        (table,),
+    ):
+        grouped.setdefault(row[0], []).append(row)
+    keys = []
+    # SQLite numbers them backwards: the last one declared is 0.
+    for number, identifier in enumerate(sorted(grouped, reverse=True)):
+        rows = grouped[identifier]
+        deferrable, deferred = (
+            deferrability[number] if len(deferrability) == len(grouped) else (False, False)
+        )
+        keys.append(
+            ForeignKey(
+                columns=tuple(row[2] for row in rows),
+                parent=rows[0][1],
+                references=tuple(row[3] for row in rows if row[3] is not None),
+                on_update=rows[0][4],
+                on_delete=rows[0][5],
+                deferrable=deferrable,
+                initially_deferred=deferred,
+            )
+        )
+    return tuple(keys)
+
+
+def _read_table(
+    connection: sqlite3.Connection, name: str, ddl: str, without_rowid: bool, schema: Schema
+) -> Table:
+    declared = _read_declarations(ddl)
+    rows = connection.execute(
+        'SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?) '
+        "ORDER BY cid",
+        (name,),
+    ).fetchall()
+    columns = tuple(
+        Column(
+            name=column,
+            declared=_declared_type(kind, hidden),
+            not_null=bool(not_null),
+            default=default if hidden == 0 else None,
+            collation=declared.collations.get(column.lower(), "BINARY"),
+            generated=declared.generated.get(column.lower()) if hidden in (2, 3) else None,
+            stored=hidden == 3,
+        )
+        for column, kind, not_null, default, _, hidden in rows
+    )
+    uniques, indexes, primary_key = [], [], None
+    for index, unique, origin in connection.execute(
+        'SELECT name, "unique", origin FROM pragma_index_list(?) ORDER BY seq DESC', (name,)
+    ).fetchall():
+        if origin == "pk":
+            primary_key = _read_key(connection, index)
+        elif origin == "u":
+            uniques.append(_read_key(connection, index))
+        else:
+            (index_ddl,) = connection.execute(
+                "SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?", (index,)
+            ).fetchone()
+            indexes.append(_read_index(connection, index, bool(unique), index_ddl))
+    rowid_alias = None
+    key_columns = [row[0] for row in sorted(rows, key=lambda row: row[4]) if row[4]]
+    if primary_key is None and key_columns:
+        # A primary key without an index of its own is the rowid (or, without rowid, the table).
+        primary_key = Key(tuple(key_columns), ("BINARY",) * len(key_columns))
+        if not without_rowid:
+            rowid_alias = key_columns[0]
+    for clause in declared.conflict_clauses:
+        schema.not_carried.append(
+            NotCarried(
+                "conflict clause",
+                name,
+                "PostgreSQL has no ON CONFLICT in a constraint; the constraint itself is carried, "
+                "the statement has to say what happens on a conflict",
+                clause,
+            )
+        )
+    for column in columns:
+        if column.collation not in ("BINARY", "NOCASE"):
+            schema.not_carried.append(
+                NotCarried(
+                    "collation",
+                    f"{name}.{column.name}",
+                    f"comparisons in PostgreSQL do not follow {column.collation}",
+                    f"COLLATE {column.collation}",
+                )
+            )
+    return Table(
+        name=name,
+        ddl=ddl,
+        columns=columns,
+        rowid_alias=rowid_alias,
+        has_rowid=not without_rowid,
+        primary_key=primary_key,
+        uniques=tuple(uniques),
+        indexes=tuple(indexes),
+        foreign_keys=_read_foreign_keys(connection, name, declared.foreign_keys),
+        checks=tuple(declared.checks),
+        sequence=_sequence(connection, name),
+    )
+
+
+def _declared_type(kind: str, hidden: int) -> str:
+    """Return the declared type without the words that SQLite adds for generated columns."""
+    if hidden in (2, 3) and kind.upper().endswith("GENERATED ALWAYS"):
+        return kind[: -len("GENERATED ALWAYS")].strip()
+    return kind
+
+
+def _sequence(connection: sqlite3.Connection, table: str) -> int | None:
+    if not connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"
+    ).fetchone():
+        return None
+    row = connection.execute(
+        "SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = ?", (table,)
+    ).fetchone()
+    return row[0]
+
+
+def read_schema(connection: sqlite3.Connection) -> Schema:
+    """Read all tables in order of creation, and name what is no table."""
+    schema = Schema()
+    ddl = dict(
+        connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    )
+    without_rowid = {}
+    kinds = {}
+    for name, kind, wr in connection.execute(
+        "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'"
+    ):
+        kinds[name], without_rowid[name] = kind, bool(wr)
+    for name, sql_text in ddl.items():
+        if name.lower().startswith("sqlite_"):
+            continue
+        kind = kinds.get(name, "table")
+        if kind == "virtual":
+            schema.not_carried.append(
+                NotCarried(
+                    "virtual table",
+                    name,
+                    "its contents belong to a SQLite extension; PostgreSQL has its own means "
+                    "(full text search, for example)",
+                    sql_text,
+                )
+            )
+        elif kind == "shadow":
+            schema.not_carried.append(
+                NotCarried("shadow table", name, "inner storage of a virtual table", sql_text)
+            )
+        else:
+            schema.tables.append(
+                _read_table(connection, name, sql_text, without_rowid[name], schema)
+            )
+    for kind, name, sql_text in connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY rowid"
+    ):
+        reason = {
+            "view": "views are not translated; create it in PostgreSQL by hand",
+            "trigger": "triggers are programs; PostgreSQL's are written in another language",
+        }[kind]
+        schema.not_carried.append(NotCarried(kind, name, reason, sql_text))
+    return schema

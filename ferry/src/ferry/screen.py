@@ -1,0 +1,103 @@
+"""What a person sees: tables and progress bars on a terminal, plain lines elsewhere.
+
+Results go to standard output, progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ferry.errors import FerryError
+
+
+class Screen:
+    """Standard output and standard error."""
+
+    def __init__(self) -> None:
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of the result."""
+        self.out.print(Text(text))
+
+    def note(self, text: str) -> None:
+        """Print a line about the progress."""
+        self.err.print(Text(text))
+
+    def fail(self, error: FerryError) -> None:
+        """Print an error and what can be done about it."""
+        self.err.print(Text(f"ferry: {error.word}: {error.message}", style="bold red"))
+        if error.remedy:
+            self.err.print(Text(f"  what to do: {error.remedy}"))
+
+    def grid(self, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Print rows as a table; numbers to the right."""
+        if not self.out.is_terminal:
+            for row in [heads, *rows]:
+                print("\t".join(map(str, row)))
+            return
+        table = Table()
+        for position, head in enumerate(heads):
+            numeric = bool(rows) and all(isinstance(row[position], int) for row in rows)
+            table.add_column(head, justify="right" if numeric else "left")
+        for row in rows:
+            table.add_row(*(f"{cell:,}" if type(cell) is int else Text(str(cell)) for cell in row))
+        self.out.print(table)
+
+    @contextlib.contextmanager
+    def rows_progress(self, totals: dict[str, int]) -> Iterator[Callable[[str, int], None]]:
+        """Show how many rows of which table are done; yields ``advance(table, rows)``."""
+        if not self.err.is_terminal:
+            yield self._plain_progress(totals)
+            return
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=self.err,
+            transient=True,
+        ) as progress:
+            task = progress.add_task("rows", total=sum(totals.values()), speed="")
+            started = time.monotonic()
+
+            def advance(table: str, rows: int) -> None:
+                progress.update(task, advance=rows, description=table)
+                seconds = max(time.monotonic() - started, 0.001)
+                done = progress.tasks[0].completed
+                progress.update(task, speed=f"{done / seconds:,.0f} rows/s")
+
+            yield advance
+
+    def _plain_progress(self, totals: dict[str, int]) -> Callable[[str, int], None]:
+        done: dict[str, int] = {}
+        started: dict[str, float] = {}
+
+        def advance(table: str, rows: int) -> None:
+            started.setdefault(table, time.monotonic())
+            done[table] = done.get(table, 0) + rows
+            if done[table] == totals.get(table):
+                seconds = time.monotonic() - started[table]
+                self.note(f"{table}: {done[table]} rows in {seconds:.1f} s")
+
+        return advance
