@@ -1,0 +1,114 @@
+"""Start or watch a service and say whether it is healthy. Runs on the bot's host as root.
+
+    health_gate.py SETTINGS
+
+SETTINGS is JSON: ``unit``, ``action`` (``restart``, ``start`` or empty), ``seconds`` (how long it has
+to run as one process), ``timeout`` (seconds until it has to be active).
+
+Healthy is: active (with ``Type=notify`` that means READY=1 was received), and then for ``seconds``
+the same main process and the same restart counter. "Active" alone proves nothing, since a program
+that ends after a moment is active again and again.
+
+Prints JSON: ``healthy``, ``reason`` (a sentence when it is not), ``pid``, ``waited`` (seconds),
+``journal`` (the unit's last lines since this start). The exit code is 0 in both cases.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+PROPERTIES = ("ActiveState", "SubState", "MainPID", "NRestarts", "Result", "ExecMainStatus", "Type")
+JOURNAL_LINES = 30
+POLL = 0.25  # seconds
+
+
+def show(unit: str) -> dict[str, str]:
+    """Return the properties of the unit that the judgement needs."""
+    out = subprocess.run(
+        ["systemctl", "show", unit, "--property", ",".join(PROPERTIES)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+
+def ended(now: dict[str, str]) -> str:
+    """Describe how the program ended, in a few words."""
+    return f"result {now['Result']}, exit status {now['ExecMainStatus']}"
+
+
+def judge(unit: str, seconds: float, timeout: float) -> tuple[str, str]:
+    """Watch the unit.
+
+    Returns:
+        What is wrong (empty if nothing is) and the main process's id.
+    """
+    first = show(unit)
+    deadline = time.monotonic() + timeout
+    now = first
+    while now["ActiveState"] != "active":
+        if now["ActiveState"] in ("failed", "inactive"):
+            return f"is {now['ActiveState']}: {ended(now)}", now["MainPID"]
+        if now["SubState"] == "auto-restart" or now["NRestarts"] != first["NRestarts"]:
+            return f"ended while it was starting: {ended(now)}", now["MainPID"]
+        if time.monotonic() > deadline:
+            wish = "say READY=1" if now["Type"].startswith("notify") else "become active"
+            return f"did not {wish} within {timeout:g} seconds", now["MainPID"]
+        time.sleep(POLL)
+        now = show(unit)
+    main, restarts = now["MainPID"], now["NRestarts"]
+    until = time.monotonic() + seconds
+    begin = time.monotonic()
+    while time.monotonic() < until:
+        time.sleep(min(POLL, max(0.0, until - time.monotonic())))
+        now = show(unit)
+        if (now["ActiveState"], now["MainPID"], now["NRestarts"]) != ("active", main, restarts):
+            after = time.monotonic() - begin
+            return f"did not stay up: it ended after {after:.1f} seconds ({ended(now)})", main
+    return "", main
+
+
+def main() -> None:
+    """Read the settings, act, judge and print."""
+    settings = json.loads(sys.argv[1])
+    unit = settings["unit"]
+    begin = time.time()
+    started = time.monotonic()
+    if settings["action"]:
+        # A unit that ran into its start limit refuses to start until that is forgotten.
+        subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, check=False)
+        subprocess.run(
+            ["systemctl", "--no-block", settings["action"], unit], capture_output=True, check=False
+        )
+        # The job is queued; give systemd the moment to take it up before the first look.
+        time.sleep(0.5)
+        while subprocess.run(
+            ["systemctl", "list-jobs", "--no-legend", unit], capture_output=True, text=True, check=False
+        ).stdout.strip() and show(unit)["ActiveState"] in ("deactivating", "inactive", "failed"):
+            time.sleep(POLL)
+    reason, pid = judge(unit, float(settings["seconds"]), float(settings["timeout"]))
+    since = ["--since", f"@{int(begin)}"] if settings["action"] else []
+    journal = subprocess.run(
+        ["journalctl", "--unit", unit, "--output", "cat", "--no-pager"]
+        + ["--lines", str(JOURNAL_LINES), *since],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    ).stdout.splitlines()
+    verdict = {
+        "healthy": not reason,
+        "reason": reason,
+        "pid": pid,
+        "waited": round(time.monotonic() - started, 1),
+        "journal": journal,
+    }
+    print(json.dumps(verdict))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""The releases of a bot on its host. Runs there as root; standard library only.
+
+    releases.py COMMAND SETTINGS
+
+SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name and folders) and what
+the command needs; the answer is JSON on standard output.
+
+state     what runs, which release is current, which are complete, which was healthy last, and which
+          of ``folders`` (path, owner, group, mode) are not as they should be
+prepare   makes a release that lies in OPT/releases/ID ready: links to the state, virtual
+          environment, byte code, import check; then it counts as complete. Changes nothing else.
+settle    the current release is healthy: remember it with its configuration, remove old ones
+revert    go back to what was healthy last, configuration included; mark the other as failed
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# A release is complete when this file is in it; it is written last.
+COMPLETE = ".release.json"
+FAILED = ".failed"
+TAIL = 30  # lines of a failed program's output that are shown
+
+
+class Refused(Exception):
+    """The release cannot be used; the message says why."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all; mode 0600."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(path)
+
+
+class Host:
+    """The bot's folders on this host."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.name: str = settings["name"]
+        self.opt = Path(settings["opt"])
+        self.etc = Path(settings["etc"])
+        self.var = Path(settings["state"])
+        self.releases = self.opt / "releases"
+        self.venvs = self.opt / "venvs"
+        self.cache = Path("/var/cache") / self.name
+        self.current = self.opt / "current"
+        self.deployed = self.opt / "deployed.json"
+        self.last_good = self.opt / "last_good"
+        self.unit = Path("/etc/systemd/system") / f"{self.name}.service"
+
+    # -- state
+
+    def state(self) -> dict[str, Any]:
+        """Return what is there, without changing anything."""
+        wanted = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts"
+        shown = subprocess.run(
+            ["systemctl", "show", f"{self.name}.service", "--property", wanted],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        service = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        # Failed and enabled: it is meant to run and gave up; "inactive" is somebody's wish.
+        live = service["ActiveState"] not in ("inactive", "failed") or (
+            service["ActiveState"] == "failed" and service["UnitFileState"] == "enabled"
+        )
+        complete = [path.parent.name for path in self.releases.glob(f"*/{COMPLETE}")]
+        return {
+            "service": service,
+            "live": live,
+            "current": self.current.resolve().name if self.current.is_symlink() else "",
+            "complete": sorted(complete),
+            "folders": [f for f in self.settings.get("folders", []) if not as_it_should_be(f)],
+            "deployed": json.loads(self.deployed.read_text()) if self.deployed.exists() else {},
+        }
+
+    # -- prepare
+
+    def prepare(self) -> dict[str, Any]:
+        """Make an unpacked release complete.
+
+        Raises:
+            Refused: it lacks something or would not start.
+        """
+        begin = time.monotonic()
+        release = self.releases / self.settings["release"]
+        for what in ("entry_point", "requirements"):
+            if not (release / self.settings[what]).is_file():
+                raise Refused(
+                    f"the source has no file {self.settings[what]!r} (bot_server_{what} says so)"
+                )
+        self.link_state(release)
+        venv, made = self.virtual_environment(release)
+        link = release / ".venv"
+        if link.is_symlink() or link.is_file():
+            link.unlink()
+        elif link.exists():
+            shutil.rmtree(link)
+        link.symlink_to(os.path.relpath(venv, release))
+        warnings = self.byte_compile(release)
+        self.check_imports(release)
+        write_atomically(
+            release / COMPLETE,
+            json.dumps({"source": self.settings["source"], "built_at": int(time.time())}) + "\n",
+        )
+        return {
+            "venv": "made" if made else "reused",
+            "warnings": warnings,
+            "seconds": round(time.monotonic() - begin, 1),
+        }
+
+    def link_state(self, release: Path) -> None:
+        """Put links to the state where the bot expects the directories it writes to."""
+        for directory in self.settings["state_directories"]:
+            link = release / directory
+            if link.is_dir() and not link.is_symlink():
+                shutil.rmtree(link)  # what a source carries there is not the bot's state
+            link.unlink(missing_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(self.var / directory)
+
+    def requirement_files(self, release: Path) -> tuple[list[Path], bool]:
+        """Return the requirements file with all that it includes, and whether one names a local path.
+
+        Raises:
+            Refused: a file is missing or is not a requirements file.
+        """
+        files = [release / self.settings["requirements"]]
+        local = False
+        for path in files:
+            if not path.is_file():
+                raise Refused(f"{path.relative_to(release)}: this file, which is included, is missing")
+            for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+                if re.match(r"(<{7}|={7}|>{7}|\|{7})( |$)", line):
+                    where = f"{path.relative_to(release)}, line {number}"
+                    raise Refused(f"{where}: merge marker {line[:7]!r}, a merge was not finished")
+                included = re.match(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]*([^\s#]+)", line)
+                if included and "://" not in included[1]:
+                    other = (path.parent / included[1]).resolve()
+                    if other not in files:
+                        files.append(other)
+                local |= bool(re.match(r"\s*(-e\b|--editable\b|\.{0,2}/|\.\s*$|.*@\s*file:)", line))
+        return files, local
+
+    def virtual_environment(self, release: Path) -> tuple[Path, bool]:
+        """Return the environment for the release's requirements and whether it had to be made.
+
+        It is named by the interpreter and the text of the requirements, so releases with the same
+        ones share it, and a build that was cut off is made anew.
+        """
+        files, local = self.requirement_files(release)
+        python = self.settings["python"]
+        version = subprocess.run(
+            [python, "-c", "import sys; print(sys.version_info[:2], sys.executable)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        key = hashlib.sha256(version.encode())
+        for path in files:
+            key.update(path.read_bytes() + b"\0")
+        if local:
+            key.update(release.name.encode())
+        venv = self.venvs / key.hexdigest()[:12]
+        if (venv / COMPLETE).exists():
+            return venv, False
+        shutil.rmtree(venv, ignore_errors=True)
+        venv.mkdir(parents=True)
+        user = pwd.getpwnam(self.name)
+        os.chown(venv, user.pw_uid, user.pw_gid)
+        self.cache.mkdir(exist_ok=True)
+        self.cache.chmod(0o750)
+        os.chown(self.cache, user.pw_uid, user.pw_gid)
+        writable = [f"ReadWritePaths={venv}", f"ReadWritePaths={self.cache}"]
+        if local:
+            os.chown(release, user.pw_uid, user.pw_gid)
+            writable.append(f"ReadWritePaths={release}")
+        self.sandboxed("making the virtual environment", [python, "-m", "venv", str(venv)], release, writable)
+        pip = [f"{venv}/bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        pip += ["--quiet", "--use-pep517", "--cache-dir", f"{self.cache}/pip"]
+        self.sandboxed(
+            f"pip install -r {self.settings['requirements']}",
+            [*pip, "--requirement", self.settings["requirements"]],
+            release,
+            writable,
+        )
+        for path in [*(release.rglob("*") if local else ()), release, *venv.rglob("*"), venv]:
+            os.chown(path, 0, 0, follow_symlinks=False)
+        (venv / COMPLETE).write_text("{}\n")
+        return venv, True
+
+    def byte_compile(self, release: Path) -> list[str]:
+        """Compile the release, since the bot itself may not write there.
+
+        Returns:
+            The files that are not Python, as sentences; whether one matters is the import check's
+            business.
+        """
+        result = subprocess.run(
+            [str(release / ".venv/bin/python"), "-m", "compileall", "-qq", "-x", r"/\.venv/", "."],
+            cwd=release,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return [] if result.returncode == 0 else ["some files of the source do not compile"]
+
+    def check_imports(self, release: Path) -> None:
+        """Import what the entry point imports: as the bot, without a network, state thrown away.
+
+        Raises:
+            Refused: it would not start.
+        """
+        properties = ["PrivateNetwork=yes", f"TemporaryFileSystem={self.var}:mode=0777"]
+        if self.settings["environment_file"]:
+            properties.append(f"EnvironmentFile={self.settings['environment_file']}")
+        command = [str(release / ".venv/bin/python"), str(release / ".import_check.py")]
+        directories = [str(self.var / name) for name in self.settings["state_directories"]]
+        script = 'mkdir -p -- "${@:3}" && exec "$1" "$2" "$0"'
+        out = self.sandboxed(
+            "the import check",
+            ["bash", "-c", script, self.settings["entry_point"], *command, *directories],
+            release,
+            properties,
+        )
+        problems = json.loads(out.splitlines()[-1])["problems"]
+        if problems:
+            raise Refused("it would not start:\n  " + "\n  ".join(problems))
+
+    def sandboxed(self, what: str, argv: list[str], cwd: Path, properties: list[str]) -> str:
+        """Run a program as the bot's user, who may write nothing but what ``properties`` opens.
+
+        What a package runs while it is built is foreign code: it sees neither the bot's settings
+        nor its state.
+
+        Raises:
+            Refused: it failed; the message ends with its last lines.
+        """
+        rules = ["ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateDevices=yes"]
+        rules += ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "RuntimeMaxSec=1800", "UMask=0022"]
+        if not any(rule.startswith("TemporaryFileSystem=") for rule in properties):
+            rules += [f"InaccessiblePaths={self.etc}", f"InaccessiblePaths={self.var}"]
+        command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
+        command += [f"--uid={self.name}", f"--gid={self.name}", f"--working-directory={cwd}"]
+        command += [item for rule in (*rules, *properties) for item in ("--property", rule)]
+        result = subprocess.run(
+            [*command, "--", *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if result.returncode:
+            tail = (result.stderr or result.stdout).strip().splitlines()[-TAIL:]
+            raise Refused(f"{what} failed (exit status {result.returncode}):\n  " + "\n  ".join(tail))
+        return result.stdout
+
+    # -- settle and revert
+
+    def settle(self) -> dict[str, Any]:
+        """Remember the current release and its configuration as good; remove what is too old."""
+        release = self.current.resolve().name
+        (self.releases / release / FAILED).unlink(missing_ok=True)
+        keep = self.last_good.with_name(".last_good.new")
+        shutil.rmtree(keep, ignore_errors=True)
+        keep.mkdir(mode=0o700)
+        shutil.copytree(self.etc, keep / "etc", copy_function=copy_with_owner)
+        shutil.copy2(self.unit, keep / "unit")
+        shutil.rmtree(self.last_good, ignore_errors=True)
+        keep.rename(self.last_good)
+        record = {"release": release, "fingerprint": self.settings["fingerprint"], "at": int(time.time())}
+        write_atomically(self.deployed, json.dumps(record) + "\n")
+        return {"release": release, "removed": self.prune(release)}
+
+    def prune(self, current: str) -> list[str]:
+        """Remove all but the newest good releases, and environments that none of them uses."""
+
+        def age(path: Path) -> tuple[bool, float]:
+            complete = path / COMPLETE
+            return (path / FAILED).exists(), -complete.stat().st_mtime if complete.exists() else 0.0
+
+        others = sorted((p for p in self.releases.iterdir() if p.name != current), key=age)
+        surplus = others[max(0, self.settings["kept"] - 1) :]
+        for path in surplus:
+            shutil.rmtree(path)
+        used = {(path / ".venv").resolve() for path in self.releases.iterdir()}
+        for venv in self.venvs.iterdir():
+            if venv.resolve() not in used:
+                shutil.rmtree(venv)
+        return [path.name for path in surplus]
+
+    def revert(self) -> dict[str, Any]:
+        """Make current what was healthy last.
+
+        Returns:
+            ``release``, empty where nothing was healthy yet.
+        """
+        bad = self.current.resolve()
+        good = json.loads(self.deployed.read_text())["release"] if self.deployed.exists() else ""
+        if not good or not (self.releases / good / COMPLETE).exists():
+            return {"release": ""}
+        if bad.name != good and bad.is_dir():
+            (bad / FAILED).write_text(f"{int(time.time())}\n")
+        for saved in (self.last_good / "etc").iterdir():
+            new = self.etc / f".{saved.name}.new"
+            copy_with_owner(saved, new)
+            new.replace(self.etc / saved.name)
+        shutil.copy2(self.last_good / "unit", self.unit)
+        link = self.opt / ".current.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.releases / good)
+        link.replace(self.current)
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        return {"release": good}
+
+
+def as_it_should_be(folder: dict[str, str]) -> bool:
+    """Say whether a folder is there with its owner, group and mode (octal digits)."""
+    path = Path(folder["path"])
+    if not path.is_dir() or path.is_symlink():
+        return False
+    facts = path.stat()
+    try:
+        owner, group = pwd.getpwnam(folder["owner"]).pw_uid, grp.getgrnam(folder["group"]).gr_gid
+    except KeyError:
+        return False
+    have = (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode))
+    return have == (owner, group, int(folder["mode"], 8))
+
+
+def copy_with_owner(source: str | Path, target: str | Path) -> None:
+    """Copy a file with its mode, times and owner."""
+    shutil.copy2(source, target)
+    facts = Path(source).stat()
+    os.chown(target, facts.st_uid, facts.st_gid)
+
+
+def main() -> None:
+    """Carry out the command and print its answer; exit code 3 is a refusal with its reason."""
+    host = Host(json.loads(sys.argv[2]))
+    commands = {"state": host.state, "prepare": host.prepare, "settle": host.settle, "revert": host.revert}
+    try:
+        print(json.dumps(commands[sys.argv[1]]()))
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        raise SystemExit(3) from None
+
+
+if __name__ == "__main__":
+    main()
