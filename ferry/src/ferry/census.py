@@ -19,6 +19,7 @@ from ferry.types import (
     HAZARDS,
     INT4_MAX,
     INT4_MIN,
+    TRUE_WORDS,
     Kind,
     declared_kind,
     kind_of_contents,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 5  # rows shown per hazard
 _COLUMNS_PER_QUERY = 200
+_MAX_EXCEPTIONS = 20_000
 _CLASSES = ("integer", "real", "text", "blob")
 
 
@@ -67,8 +69,12 @@ class ColumnCensus:
     kind: Kind
     pg_type: str
     nulls: int = 0
-    # How many values are written in which way, for kinds that have several (see text_shape).
+    # How many values are written in which way, for kinds that have several (shape_expression).
     shapes: dict[str, int] = field(default_factory=dict)
+    # Which rows (by their one-column key) are not written in the way most of their class are.
+    exceptions: dict[str, list[Any]] = field(default_factory=dict)
+    # How many such rows could not be noted: no such key, or too many.
+    forgotten: int = 0
 
 
 @dataclass
@@ -90,13 +96,32 @@ class Census:
 def shape_expression(kind: Kind, column: str) -> str | None:
     """Return SQL that tells in which way a value is written; None where there is only one way.
 
-    Times: the separator and the length (``T26``, `` 19``). Booleans: the text, or ``int``.
+    Times: separator and length, and ``z`` for a fraction of nothing but zeros (``T26``, `` 19``,
+    ``T23z``). Booleans: ``int``, or the word.
     """
     if kind in (Kind.TIMESTAMP, Kind.TIME):
-        return f"substr({column}, 11, {int(kind == Kind.TIMESTAMP)}) || length({column})"
+        separator, whole = ("substr({c}, 11, 1)", 19) if kind == Kind.TIMESTAMP else ("''", 8)
+        zeros = (
+            f"iif(length({{c}}) > {whole} AND rtrim(substr({{c}}, {whole + 1}), '.0') = '', "
+            "'z', '')"
+        )
+        return f"{separator} || length({{c}}) || {zeros}".replace("{c}", column)
     if kind == Kind.BOOLEAN:
-        return f"CASE typeof({column}) WHEN 'integer' THEN 'int' ELSE {column} END"
+        return f"iif(typeof({column}) = 'integer', 'int', {column})"
     return None
+
+
+def class_expression(kind: Kind, column: str) -> str:
+    """Return SQL that is equal for values that look alike in PostgreSQL.
+
+    Times: whether there is a fraction. Booleans: which of the two. Within such a class the value
+    itself does not tell how it was written.
+    """
+    if kind == Kind.BOOLEAN:
+        words = ", ".join(f"'{word}'" for word in TRUE_WORDS)
+        return f"(lower({column}) IN ({words}))"
+    whole = 19 if kind == Kind.TIMESTAMP else 8
+    return f"(rtrim(substr({column}, {whole + 1}), '.0') <> '')"
 
 
 def row_name(table: Table) -> str | None:
@@ -243,15 +268,37 @@ class _TableCounter:
         if kind == Kind.NUMERIC and digits is not None:
             pg_type = f"numeric({digits[0]},{digits[1]})"
         entry = ColumnCensus(kind=kind, pg_type=pg_type, nulls=census.rows - filled)
-        shape = shape_expression(kind, quote_name(column.name))
-        if shape is not None and filled:
-            entry.shapes = dict(
-                self.connection.execute(
-                    f"SELECT {shape}, count(*) FROM {self.name} "
-                    f"WHERE {quote_name(column.name)} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
-                ).fetchall()
-            )
+        if filled:
+            self._record_shapes(column, entry)
         census.columns[column.name] = entry
+
+    def _record_shapes(self, column: Column, entry: ColumnCensus) -> None:
+        """Note how the values are written, so that ``reverse`` can write them so again."""
+        name = quote_name(column.name)
+        shape = shape_expression(entry.kind, name)
+        if shape is None:
+            return
+        usual: dict[Any, str] = {}
+        unusual: dict[str, int] = {}
+        for group, written, count in self.connection.execute(
+            f"SELECT {class_expression(entry.kind, name)}, {shape}, count(*) FROM {self.name} "
+            f"WHERE {name} IS NOT NULL GROUP BY 1, 2 ORDER BY 3 DESC, 2"
+        ):
+            entry.shapes[written] = entry.shapes.get(written, 0) + count
+            if usual.setdefault(group, written) != written:
+                unusual[written] = count
+        if not unusual:
+            return
+        key = self.table.primary_key.columns if self.table.primary_key else ()
+        if len(key) != 1 or sum(unusual.values()) > _MAX_EXCEPTIONS:
+            entry.forgotten = sum(unusual.values())
+            return
+        for group, written, row in self.connection.execute(
+            f"SELECT {class_expression(entry.kind, name)}, {shape}, {quote_name(key[0])} "
+            f"FROM {self.name} WHERE {name} IS NOT NULL ORDER BY 3"
+        ):
+            if usual[group] != written and isinstance(row, (int, str)):
+                entry.exceptions.setdefault(written, []).append(row)
 
     def _explain(self, column: Column, kind: Kind, fits: str) -> None:
         """Name the values that do not fit."""

@@ -143,6 +143,32 @@ def verify(
     _run("verify", report, lambda journey: journey.verify(sqlite, dsn, schema))
 
 
+@app.command(epilog=_EXIT_CODES)
+def reverse(
+    dsn: Dsn,
+    sqlite: Annotated[str, typer.Argument(metavar="SQLITE", help="New file; must not exist.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="REPORT",
+            help="Report of the `copy` or `sync` of the cutover: schema, formats, and the rows "
+            "there were, to tell which are new, changed or gone since.",
+        ),
+    ] = None,
+    schema: Namespace = "public",
+    report: ReportFile = None,
+) -> None:
+    """Write PostgreSQL's present contents into a new SQLite file, and prove that they are equal.
+
+    The file has the original's schema (its own DDL), booleans as 0/1 and times in the format that
+    each column had, so that the old program runs on it. Without a baseline the schema comes from
+    the comments that `copy` left on the tables. The file appears complete and proven, or not at
+    all; PostgreSQL is only read.
+    """
+    _run("reverse", report, lambda journey: journey.reverse(dsn, sqlite, schema, baseline))
+
+
 @app.command(name="snapshot", epilog=_EXIT_CODES)
 def take_snapshot(
     sqlite: SqliteFile,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import time
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from ferry import ddl, load, proof, server
+from ferry import ddl, load, proof, reverse, server, snapshot
 from ferry.census import Census, take_census
-from ferry.errors import DifferentError, RefusedError
+from ferry.errors import DifferentError, RefusedError, UsageError
+from ferry.rows import MAX_ROWS
 from ferry.schema import Schema, quote_name, read_schema
 from ferry.source import Source, open_sqlite
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
+    from pathlib import Path
+
+    import psycopg
 
     from ferry.report import Report
     from ferry.screen import Screen
@@ -115,7 +120,7 @@ class Journey:
                 server.lock_target(target, namespace)
                 present = server.relations(target, namespace)
                 if present:
-                    self._judge_filled_target(source, target, schema, namespace, present)
+                    self._judge_filled_target(source, target, schema, census, namespace, present)
                     self.screen.say("nothing to do: the target already holds exactly this database")
                     return "nothing to do"
                 server.ensure_schema(target, namespace)
@@ -125,7 +130,9 @@ class Journey:
                         source.connection, target, schema, census, plan, namespace, advance
                     )
                 self.report.not_carried([*plan.not_carried, *lost])
-                self._prove(source, target, schema, namespace)
+                self._prove(
+                    source.connection, target, schema, namespace, remember=self._remembers(census)
+                )
                 self.show_not_carried()
         self.screen.say("copied and proven: both sides are equal")
         return "copied"
@@ -135,6 +142,7 @@ class Journey:
         source: Source,
         target: psycopg.Connection,
         schema: Schema,
+        census: Census,
         namespace: str,
         present: dict[str, str],
     ) -> None:
@@ -142,7 +150,9 @@ class Journey:
         ours = {table.name for table in schema.tables}
         if ours <= set(present):
             with contextlib.suppress(DifferentError):
-                self._prove(source, target, schema, namespace)
+                self._prove(
+                    source.connection, target, schema, namespace, remember=self._remembers(census)
+                )
                 return
         counts = []
         for name in sorted(present)[:_LISTED]:
@@ -162,6 +172,11 @@ class Journey:
             "go, drop them yourself: ferry drops nothing",
         )
 
+    def _remembers(self, census: Census) -> bool:
+        """Tell whether the report shall know each row: if there is one, and it stays small."""
+        rows = sum(table.rows for table in census.tables.values())
+        return self.report.path is not None and rows <= MAX_ROWS
+
     def verify(self, path: str, dsn: str, namespace: str) -> str:
         """Compare contents and structure; raises DifferentError."""
         with open_sqlite(path) as source:
@@ -169,15 +184,88 @@ class Journey:
             schema = read_schema(source.connection)
             with server.transaction(dsn, write=False) as target:
                 self.report.target(server.describe(target, namespace))
-                self._prove(source, target, schema, namespace)
+                self._prove(source.connection, target, schema, namespace)
         self.screen.say("verified: both sides are equal")
         return "equal"
 
-    def _prove(
-        self, source: Source, target: psycopg.Connection, schema: Schema, namespace: str
+    def reverse(self, dsn: str, path: str, namespace: str, baseline: Path | None) -> str:
+        """Write PostgreSQL's contents into a new SQLite file and prove it.
+
+        Raises DifferentError if SQLite cannot hold what PostgreSQL has; there is no file then.
+        """
+        kept = _read_baseline(baseline) if baseline is not None else None
+        with (
+            reverse.new_file(path) as partial,
+            server.transaction(dsn, write=False) as target,
+        ):
+            self.report.data["source"] = server.describe(target, namespace)
+            memory = kept or reverse.memory_from_comments(target, namespace)
+            columns = proof.columns_of(target, namespace)
+            if not columns:
+                raise RefusedError(
+                    f"the schema {namespace} of the database {target.info.dbname} has no tables",
+                    "check the database and --schema NAME",
+                )
+            with self.stage("write"), self.screen.rows_progress({}) as advance:
+                result = reverse.write(partial, target, namespace, memory, advance)
+            for line in result.missing:
+                self._warn(line)
+            for name in result.added_tables:
+                self._warn(f"table {name} is new in PostgreSQL; its DDL was derived")
+            for name in result.added_columns:
+                self._warn(f"column {name} is new in PostgreSQL; it was added")
+            digest = snapshot.sha256(str(partial))
+            with open_sqlite(str(partial)) as source:
+                self.report.target({**source.describe(), "path": path, "sha256": digest})
+                self._prove(source.connection, target, result.schema, namespace, structure=False)
+                if memory.rows:
+                    self._tell_changes(source.connection, result.schema, memory, columns)
+        self.screen.say(f"written and proven: {path}")
+        return "written"
+
+    def _tell_changes(
+        self,
+        written: sqlite3.Connection,
+        schema: Schema,
+        memory: reverse.Memory,
+        columns: dict[str, dict[str, tuple[str, bool]]],
     ) -> None:
+        """Say which rows are new, changed or gone since the baseline."""
+        shown = []
+        for table in schema.tables:
+            entry = self.report.table(table.name)
+            if table.name not in memory.rows or table.name not in columns:
+                self.report.message(f"{table.name}: the baseline does not know its rows", "warning")
+                continue
+            categories = {name: category for name, (category, _) in columns[table.name].items()}
+            changes = proof.changes_since(memory.rows[table.name], written, table, categories)
+            if changes is None:
+                self._warn(f"{table.name}: its columns have changed since the baseline")
+                continue
+            entry["since_baseline"] = dataclasses.asdict(changes)
+            shown.append((table.name, changes.new, changes.changed, changes.deleted))
+        self.screen.grid(("since the baseline", "new", "changed", "deleted"), shown)
+
+    def _warn(self, text: str) -> None:
+        self.report.message(text, "warning")
+        self.screen.note(f"warning: {text}")
+
+    def _prove(
+        self,
+        source: sqlite3.Connection,
+        target: psycopg.Connection,
+        schema: Schema,
+        namespace: str,
+        *,
+        structure: bool = True,
+        remember: bool = False,
+    ) -> None:
+        """Compare both sides; raises DifferentError."""
         with self.stage("prove"):
-            result = proof.compare(source.connection, target, schema, namespace)
+            result = proof.compare(source, target, schema, namespace, remember=remember)
+        if not structure:
+            # The constraints are the original's own; PostgreSQL's are of no consequence here.
+            result.structure.clear()
         self.report.proof(result)
         self.screen.grid(
             (
@@ -213,6 +301,16 @@ class Journey:
                     )
                     lines += [f"  {_describe(difference)}" for difference in table.differences]
             raise DifferentError("the two sides differ\n  " + "\n  ".join(lines))
+
+
+def _read_baseline(path: Path) -> reverse.Memory:
+    try:
+        report = json.loads(path.read_text())
+        return reverse.memory_from_report(report)
+    except OSError as error:
+        raise UsageError(f"the baseline {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is no report of ferry: {error}") from error
 
 
 def _describe(difference: dict[str, object]) -> str:

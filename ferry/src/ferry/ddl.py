@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlglot
 from sqlglot import exp
@@ -21,8 +21,6 @@ from ferry.schema import Index, Key, NotCarried, Schema, Table, quote_name
 from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ferry.census import Census, TableCensus
 
 MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
@@ -411,6 +409,9 @@ class _Planner:
             memory: dict[str, object] = {
                 "ddl": [table.ddl, *(index.ddl for index in table.indexes)],
                 "shapes": {name: entry.shapes for name, entry in columns.items() if entry.shapes},
+                "exceptions": {
+                    name: entry.exceptions for name, entry in columns.items() if entry.exceptions
+                },
                 "order": number,
             }
             if number == 0 and extra:
@@ -427,7 +428,7 @@ def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
     return _Planner(schema, census, namespace).run()
 
 
-def memory_of(comment: str | None) -> Mapping[str, object] | None:
+def memory_of(comment: str | None) -> dict[str, Any] | None:
     """Read back what a table's comment keeps; None if ferry did not write it."""
     if comment is None or not comment.startswith(COMMENT):
         return None

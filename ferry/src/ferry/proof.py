@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
+from ferry.rows import Changes, RowMemory
 from ferry.schema import Schema, Table, quote_name
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class TableProof:
     only_postgres: int = 0
     counted_all: bool = True  # False: the two numbers above are lower bounds
     differences: list[dict[str, Any]] = field(default_factory=list)
+    memory: RowMemory | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the table's entry in the report."""
@@ -177,11 +179,14 @@ class _TableSides:
     def __init__(self, table: Table, columns: dict[str, str], namespace: str) -> None:
         """Take ``columns``: ``{name in PostgreSQL: category}`` of what is compared."""
         self.table = table
-        ordered = sorted(columns, key=lambda name: columns[name] == "double")
+        # By name, so that the hash does not depend on the order in which columns were added.
+        ordered = sorted(columns, key=lambda name: (columns[name] == "double", name))
         self.names = ordered
         self.categories = [columns[name] for name in ordered]
         self.doubles = self.categories.count("double")
         self.place = f"{quote_name(namespace)}.{quote_name(table.name)}"
+        key = table.primary_key.columns if table.primary_key else ()
+        self.key = key if set(key) <= set(ordered) else ()
 
     def _forms(self, side: int) -> list[str]:
         return [
@@ -189,10 +194,10 @@ class _TableSides:
             for name, category in zip(self.names, self.categories, strict=True)
         ]
 
-    def sqlite_query(self, *, with_values: bool) -> tuple[str, int]:
+    def sqlite_query(self, beside: Sequence[str]) -> tuple[str, int]:
         """Return a query and how many joined texts it begins with.
 
-        The doubles follow, then all values as they are if they are asked for.
+        The doubles follow, then the values of the columns ``beside`` as they are.
         """
         forms = self._forms(0)
         split = len(forms) - self.doubles
@@ -200,9 +205,7 @@ class _TableSides:
             " || ".join(f"({form})" for form in forms[start : min(start + _PARTS_PER_CHUNK, split)])
             for start in range(0, split, _PARTS_PER_CHUNK)
         ]
-        wanted = [*joined, *forms[split:]]
-        if with_values:
-            wanted += map(quote_name, self.names)
+        wanted = [*joined, *forms[split:], *map(quote_name, beside)]
         query = f"SELECT {', '.join(wanted)} FROM {quote_name(self.table.name)}"
         return query, len(joined)
 
@@ -220,10 +223,10 @@ class _TableSides:
         return f"(SELECT md5({self.postgres_row()}) AS m FROM {self.place} OFFSET 0) AS hashes"
 
     def sqlite_rows(
-        self, connection: sqlite3.Connection, *, with_values: bool = False
+        self, connection: sqlite3.Connection, beside: Sequence[str] = ()
     ) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
-        """Yield each row's md5 and, on request, its values in the order of ``names``."""
-        query, texts = self.sqlite_query(with_values=with_values)
+        """Yield each row's md5 and the values of the columns ``beside``."""
+        query, texts = self.sqlite_query(beside)
         end = texts + self.doubles
         md5 = hashlib.md5
         for row in connection.execute(query):
@@ -248,10 +251,12 @@ def _hex_one(value: Any) -> str:
     return struct.pack(">d", value).hex() if isinstance(value, (int, float)) else f"?{value!r}"
 
 
-def _sum_up(rows: Iterable[tuple[bytes, Any]]) -> Total:
+def _sum_up(rows: Iterable[tuple[bytes, Any]], memory: RowMemory | None) -> Total:
     count = low = high = 0
     unpack = struct.Struct(">qq").unpack
-    for digest, _ in rows:
+    for digest, key in rows:
+        if memory is not None:
+            memory.add(key, digest)
         first, second = unpack(digest)
         low += first
         high += second
@@ -268,7 +273,7 @@ def _postgres_total(connection: psycopg.Connection, sides: _TableSides) -> Total
     return Total(row[0], int(row[1]), int(row[2]))
 
 
-def _columns(
+def columns_of(
     connection: psycopg.Connection, namespace: str
 ) -> dict[str, dict[str, tuple[str, bool]]]:
     """Return ``{table: {column: (category, not null)}}`` of a schema."""
@@ -301,17 +306,20 @@ class _Comparison:
         schema: Schema,
         namespace: str,
         progress: Callable[[str], None],
+        *,
+        remember: bool,
     ) -> None:
         self.source = source
         self.target = target
         self.schema = schema
         self.namespace = namespace
         self.progress = progress
+        self.remember = remember
         self.proof = Proof()
 
     def run(self) -> Proof:
         self.source.create_function("ferry_decimal", 1, ferry_decimal, deterministic=True)
-        present = _columns(self.target, self.namespace)
+        present = columns_of(self.target, self.namespace)
         pairs: list[tuple[_TableSides, TableProof]] = []
         for table in self.schema.tables:
             proof = TableProof(table.name)
@@ -362,7 +370,10 @@ class _Comparison:
             ours = {}
             for sides, proof in pairs:
                 self.progress(proof.name)
-                ours[proof.name] = _sum_up(sides.sqlite_rows(self.source))
+                key = sides.key if self.remember else ()
+                if self.remember:
+                    proof.memory = RowMemory(sides.names)
+                ours[proof.name] = _sum_up(sides.sqlite_rows(self.source, key), proof.memory)
         except BaseException:
             self.target.cancel_safe()
             raise
@@ -426,10 +437,9 @@ def _show(
     only_postgres: set[str],
 ) -> None:
     """Show the first differing rows; rows with the same key are shown column by column."""
-    key = sides.table.primary_key.columns if sides.table.primary_key else ()
-    key = tuple(name for name in key if name in sides.names)
+    key = sides.key
     mine: dict[Any, dict[str, Any]] = {}
-    for digest, row in sides.sqlite_rows(source, with_values=True):
+    for digest, row in sides.sqlite_rows(source, sides.names):
         if digest.hex() in only_sqlite:
             values = dict(zip(sides.names, row, strict=True))
             mine[_key(values, key, len(mine))] = values
@@ -594,10 +604,25 @@ def compare(
     schema: Schema,
     namespace: str,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    remember: bool = False,
 ) -> Proof:
     """Compare all tables of ``schema`` with their namesakes in PostgreSQL.
 
     Both connections should stand in a transaction that sees one state. ``progress`` is told the
-    name of each table.
+    name of each table. With ``remember`` each table's proof keeps which rows there are.
     """
-    return _Comparison(source, target, schema, namespace, progress).run()
+    return _Comparison(source, target, schema, namespace, progress, remember=remember).run()
+
+
+def changes_since(
+    memory: RowMemory, source: sqlite3.Connection, table: Table, columns: dict[str, str]
+) -> Changes | None:
+    """Compare a SQLite table with the memory of an earlier proof; None if columns came or went.
+
+    ``columns`` are the categories of the columns in PostgreSQL, by name.
+    """
+    sides = _TableSides(table, columns, "")
+    if sides.names != memory.columns:
+        return None
+    return memory.changes(sides.sqlite_rows(source, sides.key))

@@ -111,10 +111,18 @@ class Report:
                     "type": counted.columns[column.name].pg_type,
                     "nulls": counted.columns[column.name].nulls,
                     "shapes": counted.columns[column.name].shapes,
+                    "exceptions": counted.columns[column.name].exceptions,
                 }
                 for column in table.columns
             ]
             for column in table.columns:
+                forgotten = counted.columns[column.name].forgotten
+                if forgotten:
+                    self.message(
+                        f"{table.name}.{column.name}: values are written in several ways, and "
+                        f"{forgotten} of them would come back from `reverse` in the usual one",
+                        "warning",
+                    )
                 shapes = counted.columns[column.name].shapes
                 for shape, count in shapes.items():
                     if counted.columns[column.name].kind == "boolean" and shape != "int":
@@ -153,7 +161,10 @@ class Report:
     def proof(self, proof: Proof) -> None:
         """Keep the result of a comparison."""
         for table in proof.tables:
-            self.table(table.name).update(table.as_json())
+            entry = self.table(table.name)
+            entry.update(table.as_json())
+            if table.memory is not None:
+                entry["row_memory"] = table.memory.as_json()
         self.data["structure"] = proof.structure
         self.data["not_compared"] = proof.not_compared
 

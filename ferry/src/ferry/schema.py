@@ -100,6 +100,7 @@ class Table:
     indexes: tuple[Index, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     checks: tuple[Check, ...] = ()
+    autoincrement: bool = False
     sequence: int | None = None  # from sqlite_sequence
 
     def column(self, name: str) -> Column:
@@ -183,6 +184,7 @@ class _Declared:
     generated: dict[str, str] = field(default_factory=dict)
     foreign_keys: list[tuple[bool, bool]] = field(default_factory=list)  # in order of declaration
     conflict_clauses: list[str] = field(default_factory=list)
+    autoincrement: bool = False
 
 
 def _closing(tokens: Sequence[Token], opening: int) -> int:
@@ -248,6 +250,8 @@ def _read_definition(ddl: str, tokens: Sequence[Token], found: _Declared) -> Non
         elif word == "DEFERRABLE" and found.foreign_keys and _word(tokens[position - 1]) != "NOT":
             deferred = [_word(part) for part in tokens[position + 1 : position + 3]]
             found.foreign_keys[-1] = (True, deferred == ["INITIALLY", "DEFERRED"])
+        elif word == "AUTOINCREMENT":
+            found.autoincrement = True
         elif word == "ON" and _word(following) == "CONFLICT":
             found.conflict_clauses.append(_text_between(ddl, tokens))
         position += 1
@@ -418,6 +422,7 @@ def _read_table(
         indexes=tuple(indexes),
         foreign_keys=_read_foreign_keys(connection, name, declared.foreign_keys),
         checks=tuple(declared.checks),
+        autoincrement=declared.autoincrement,
         sequence=_sequence(connection, name),
     )
 

@@ -294,8 +294,12 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _publish(partial: Path, target: Path) -> None:
-    """Give the finished file its name, unless somebody else has taken that name meanwhile."""
+def publish(partial: Path, target: Path) -> None:
+    """Give the finished file its name, unless somebody else has taken that name meanwhile.
+
+    The file and its directory are synced; the old name may be left over.
+    """
+    _fsync(partial)
     try:
         os.link(str(partial), str(target))
     except FileExistsError:
@@ -304,6 +308,7 @@ def _publish(partial: Path, target: Path) -> None:
         if target.exists():
             raise SnapshotError(f"{target} has appeared meanwhile; it was left alone") from None
         partial.rename(target)
+    _fsync(target.parent)
 
 
 def take(source: str, out: str) -> dict[str, Any]:
@@ -343,10 +348,8 @@ def take(source: str, out: str) -> dict[str, Any]:
         if problems:
             found = "; ".join(problems)
             raise SnapshotError(f"{source} is damaged: {found}. {how_to_save(source)}")
-        _fsync(partial)
         digest = sha256(str(partial))
-        _publish(partial, target)
-        _fsync(target.parent)
+        publish(partial, target)
     except sqlite3.Error as error:
         raise explain(source, error) from error
     except OSError as error:
