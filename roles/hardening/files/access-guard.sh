@@ -1,0 +1,90 @@
+#!/bin/bash
+# Keeps a way back while the way in is being changed. Copied to the host by the role `hardening`.
+#
+#   access-guard arm SECONDS ADMIN   remember sshd, firewall and ADMIN's keys as they are now; put
+#                                    them back after SECONDS unless the change is finished by then,
+#                                    also across a reboot
+#   access-guard revert              put them back now
+#   access-guard disarm              the change is proven: forget the way back
+set -euo pipefail
+
+base=/var/lib/hardening
+self=$base/access-guard
+saved=$base/before.tar
+unit=hardening-revert
+
+remember() {
+  local paths=(etc/ssh/sshd_config etc/ssh/sshd_config.d etc/default/ufw etc/ufw etc/sudoers.d)
+  local home kept=() path
+  home=$(getent passwd "$1" | cut -d: -f6 || true)
+  [ -z "$home" ] || paths+=("${home#/}/.ssh/authorized_keys")
+  for path in "${paths[@]}"; do [ ! -e "/$path" ] || kept+=("$path"); done
+  {
+    echo "ufw=$(LC_ALL=C ufw status 2>/dev/null | sed -n 's/^Status: //p')"
+    echo "socket=$(systemctl is-active ssh.socket || true)"
+    echo "socket_enabled=$(systemctl is-enabled ssh.socket 2>/dev/null || true)"
+  } > "$base/before.state"
+  tar -C / -cpf "$saved.new" "${kept[@]}"
+  mv "$saved.new" "$saved"
+}
+
+arm() {
+  local seconds=$1 admin=$2
+  install -d -m 0700 "$base"
+  # An unfinished change left the state from before it; that one is proven, the present one is not.
+  [ -e "$saved" ] || remember "$admin"
+  install -m 0700 "$0" "$self"
+  cat > "/etc/systemd/system/$unit.service" <<UNIT
+[Unit]
+Description=Put SSH and firewall back, an unproven change was not finished
+[Service]
+Type=oneshot
+ExecStart=$self revert
+UNIT
+  cat > "/etc/systemd/system/$unit.timer" <<UNIT
+[Unit]
+Description=Put SSH and firewall back in $seconds s unless the change is finished
+[Timer]
+OnActiveSec=$seconds
+AccuracySec=1s
+[Install]
+WantedBy=timers.target
+UNIT
+  systemctl daemon-reload
+  systemctl enable --quiet "$unit.timer"
+  systemctl restart "$unit.timer"
+}
+
+forget() {
+  systemctl disable --quiet --now "$unit.timer" 2>/dev/null || true
+  rm -f "/etc/systemd/system/$unit.timer" "/etc/systemd/system/$unit.service" \
+    "$saved" "$base/before.state"
+  systemctl daemon-reload
+}
+
+revert() {
+  [ -e "$saved" ] || { echo "nothing to put back"; return 0; }
+  # shellcheck disable=SC1091
+  source "$base/before.state"
+  rm -rf /etc/ssh/sshd_config.d
+  tar -C / -xpf "$saved"
+  if [ "$ufw" = active ]; then ufw reload; else ufw --force disable; fi
+  ! systemctl is-active --quiet fail2ban || fail2ban-client unban --all || true
+  if [ "$socket" = active ]; then
+    systemctl stop ssh.service
+    [ "$socket_enabled" != enabled ] || systemctl enable --quiet ssh.socket
+    systemctl start ssh.socket
+  else
+    sshd -t
+    systemctl reload-or-restart ssh.service
+  fi
+  logger -t hardening "the change of SSH and firewall was not finished; former state restored"
+  forget
+}
+
+case ${1:-} in
+  arm) arm "$2" "$3" ;;
+  revert) revert ;;
+  disarm) forget; rm -f "$self" ;;
+  *) sed -n '2,9p' "$0" >&2; exit 2 ;;
+esac

@@ -1,0 +1,216 @@
+#!/usr/bin/python
+# MIT License, see LICENSE
+"""Module `host_state`: what differs from the wish, in one read-only call; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: host_state
+short_description: What differs from the wish, in one read-only call
+description:
+  - Compares packages, files, services, kernel settings and the SSH server with what is wanted, so
+    that the role's tasks only touch what differs. Asks the live system where it can.
+options:
+  packages: {description: Packages that are wanted., type: list, elements: str, default: []}
+  files:
+    description: Files that are wanted, each with path, content, mode and optionally owner.
+    type: list
+    elements: dict
+    default: []
+  services:
+    description: Units that are wanted enabled and running, each with name and files it reads.
+    type: list
+    elements: dict
+    default: []
+  sysctl: {description: Kernel settings that are wanted., type: dict, default: {}}
+  user: {description: A user to describe., type: str}
+  sshd_users:
+    description: Users for whom the effective settings of sshd are asked (Match blocks count).
+    type: list
+    elements: str
+    default: []
+"""
+
+RETURN = """
+packages: {description: Missing packages., type: list}
+files: {description: Paths of files that are missing or differ., type: list}
+services: {description: Units that are disabled or down or older than their files., type: list}
+absent_services: {description: Units that do not exist., type: list}
+sysctl: {description: Settings that differ and can be set on this kernel., type: list}
+user: {description: Home and groups of the user; empty if there is none., type: dict}
+sshd: {description: Effective settings per user as sshd -T prints them., type: dict}
+listening: {description: TCP ports that are listened on beyond loopback., type: list}
+ssh_socket: {description: Whether systemd listens for sshd (socket activation)., type: bool}
+timezone: {description: Name of the time zone., type: str}
+guarded: {description: Whether a timer is set that reverts an unfinished change., type: bool}
+"""
+
+
+def missing_packages(module: AnsibleModule, names: list[str]) -> list[str]:
+    """Return those of the packages that are not installed."""
+    if not names:
+        return []
+    query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]
+    _, out, _ = module.run_command(query)  # fails where one is unknown to dpkg; so be it
+    installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+    return [name for name in names if name not in installed]
+
+
+def differs(wish: dict) -> bool:
+    """Return whether a file is not as wanted."""
+    path = Path(wish["path"])
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or oct(status.st_mode & 0o7777) != oct(
+            int(wish["mode"], 8)
+        ):
+            return True
+        if pwd.getpwuid(status.st_uid).pw_name != wish.get("owner", "root"):
+            return True
+        return path.read_bytes() != wish["content"].encode()
+    except (OSError, KeyError):
+        return True
+
+
+def unfit_services(module: AnsibleModule, wishes: list[dict]) -> tuple[list[str], list[str]]:
+    """Return the units that are disabled, down, or older than a file that they read.
+
+    The second list is of those that do not exist at all.
+    """
+    unfit, absent = [], []
+    for wish in wishes:
+        _, out, _ = module.run_command(
+            ["systemctl", "show", "--timestamp=unix", wish["name"], "-p", "LoadState"]
+            + [
+                f"-p{name}"
+                for name in (
+                    "ActiveState",
+                    "ConditionResult",
+                    "ActiveEnterTimestamp",
+                    "ConditionTimestamp",
+                    "UnitFileState",
+                    "NeedDaemonReload",
+                )
+            ]
+        )
+        unit = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        enabled = unit.get("UnitFileState") in ("enabled", "static", "alias", "indirect")
+        # Some units refuse to run in containers; that is their own condition and no fault.
+        excused = unit.get("ConditionTimestamp") and unit.get("ConditionResult") == "no"
+        running = unit.get("ActiveState") == "active"
+        started = int((unit.get("ActiveEnterTimestamp") or "@0").lstrip("@") or 0)
+        newest = max(
+            (int(Path(name).stat().st_mtime) for name in wish["files"] if Path(name).exists()),
+            default=0,
+        )
+        if (
+            not enabled
+            or unit.get("NeedDaemonReload") == "yes"
+            or (not excused and (not running or newest > started))
+        ):
+            unfit.append(wish["name"])
+        if unit.get("LoadState") == "not-found":
+            absent.append(wish["name"])
+    return unfit, absent
+
+
+def differing_sysctl(wishes: dict) -> list[str]:
+    """Return the names of kernel settings that differ and that this host may set."""
+    found = []
+    for name, value in wishes.items():
+        path = Path("/proc/sys") / name.replace(".", "/")
+        if not path.exists() or os.statvfs(path).f_flag & os.ST_RDONLY:
+            continue
+        if path.read_text().split() != str(value).split():
+            found.append(name)
+    return sorted(found)
+
+
+def described_user(name: str | None) -> dict:
+    """Return home, shell and groups of a user, or nothing."""
+    try:
+        user = pwd.getpwnam(name or "")
+    except KeyError:
+        return {}
+    groups = [group.gr_name for group in grp.getgrall() if name in group.gr_mem]
+    return {"home": user.pw_dir, "shell": user.pw_shell, "groups": groups}
+
+
+def effective_sshd(module: AnsibleModule, users: list[str]) -> dict[str, dict[str, list[str]]]:
+    """Return the effective settings of sshd for each user, from any address."""
+    sshd = module.get_bin_path("sshd", opt_dirs=["/usr/sbin"])
+    if not sshd:
+        return {}
+    # sshd refuses to speak without this directory, which only exists while it runs.
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    settings: dict[str, dict[str, list[str]]] = {}
+    for user in users:
+        where = f"user={user},host=anywhere.example,addr=192.0.2.1"
+        code, out, err = module.run_command([sshd, "-T", "-C", where])
+        if code != 0:
+            return {user: {"error": [err.strip()]}}
+        lines: dict[str, list[str]] = {}
+        for line in out.splitlines():
+            key, _, value = line.partition(" ")
+            lines.setdefault(key, []).append(value)
+        settings[user] = lines
+    return settings
+
+
+def listening_ports() -> list[int]:
+    """Return the TCP ports on which something listens beyond loopback."""
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not Path(table).exists():
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, _, port = local.partition(":")
+            loopback = re.fullmatch(r"[0-9A-F]{6}7F|0{24}01000000", address)
+            if state == "0A" and not loopback:
+                ports.add(int(port, 16))
+    return sorted(ports)
+
+
+def main() -> None:
+    """Entry point for Ansible."""
+    options = {
+        "packages": {"type": "list", "elements": "str", "default": []},
+        "files": {"type": "list", "elements": "dict", "default": []},
+        "services": {"type": "list", "elements": "dict", "default": []},
+        "sysctl": {"type": "dict", "default": {}},
+        "user": {"type": "str"},
+        "sshd_users": {"type": "list", "elements": "str", "default": []},
+    }
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    wish = module.params
+    unfit, absent = unfit_services(module, wish["services"])
+    _, zone, _ = module.run_command(["readlink", "-f", "/etc/localtime"])
+    code, _, _ = module.run_command(["systemctl", "is-active", "--quiet", "ssh.socket"])
+    module.exit_json(
+        changed=False,
+        packages=missing_packages(module, wish["packages"]),
+        files=[entry["path"] for entry in wish["files"] if differs(entry)],
+        services=unfit,
+        absent_services=absent,
+        sysctl=differing_sysctl(wish["sysctl"]),
+        user=described_user(wish["user"]),
+        sshd=effective_sshd(module, wish["sshd_users"]),
+        listening=listening_ports(),
+        ssh_socket=code == 0,
+        timezone=zone.strip().removeprefix("/usr/share/zoneinfo/"),
+        guarded=Path("/var/lib/hardening/before.tar").exists(),
+    )
+
+
+if __name__ == "__main__":
+    main()
