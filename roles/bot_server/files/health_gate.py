@@ -2,8 +2,8 @@
 
     health_gate.py SETTINGS
 
-SETTINGS is JSON: ``unit``, ``action`` (``restart``, ``start`` or empty), ``seconds`` (how long it has
-to run as one process), ``timeout`` (seconds until it has to be active).
+SETTINGS is JSON: ``unit``, ``action`` (``restart``, ``start`` or empty), ``seconds`` (how long it
+has to run as one process), ``timeout`` (seconds until it has to be active).
 
 Healthy is: active (with ``Type=notify`` that means READY=1 was received), and then for ``seconds``
 the same main process and the same restart counter. "Active" alone proves nothing, since a program
@@ -25,15 +25,33 @@ JOURNAL_LINES = 30
 POLL = 0.25  # seconds
 
 
+def run(*argv: str) -> str:
+    """Return what a program writes to its standard output, whatever its exit code is."""
+    return subprocess.run(
+        argv, check=False, capture_output=True, text=True, errors="replace"
+    ).stdout
+
+
 def show(unit: str) -> dict[str, str]:
     """Return the properties of the unit that the judgement needs."""
-    out = subprocess.run(
-        ["systemctl", "show", unit, "--property", ",".join(PROPERTIES)],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    out = run("systemctl", "show", unit, "--property", ",".join(PROPERTIES))
     return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+
+def act(unit: str, action: str) -> None:
+    """Start or restart the unit and return when systemd has begun with it."""
+    run("systemctl", "daemon-reload")
+    # A unit that ran into its start limit refuses to start until that is forgotten.
+    run("systemctl", "reset-failed", unit)
+    before = run("systemctl", "show", unit, "--property", "InvocationID")
+    run("systemctl", "--no-block", action, unit)
+    # Until then the old process is still there and would be taken for the new one. The stop timeout
+    # of a unit is 90 seconds at most here; a start that is refused never begins.
+    deadline = time.monotonic() + 100
+    while run("systemctl", "show", unit, "--property", "InvocationID") == before:
+        if not run("systemctl", "list-jobs", "--no-legend", unit) or time.monotonic() > deadline:
+            return
+        time.sleep(POLL)
 
 
 def ended(now: dict[str, str]) -> str:
@@ -46,6 +64,7 @@ def judge(unit: str, seconds: float, timeout: float) -> tuple[str, str]:
 
     Returns:
         What is wrong (empty if nothing is) and the main process's id.
+
     """
     first = show(unit)
     deadline = time.monotonic() + timeout
@@ -79,33 +98,17 @@ def main() -> None:
     begin = time.time()
     started = time.monotonic()
     if settings["action"]:
-        # A unit that ran into its start limit refuses to start until that is forgotten.
-        subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, check=False)
-        subprocess.run(
-            ["systemctl", "--no-block", settings["action"], unit], capture_output=True, check=False
-        )
-        # The job is queued; give systemd the moment to take it up before the first look.
-        time.sleep(0.5)
-        while subprocess.run(
-            ["systemctl", "list-jobs", "--no-legend", unit], capture_output=True, text=True, check=False
-        ).stdout.strip() and show(unit)["ActiveState"] in ("deactivating", "inactive", "failed"):
-            time.sleep(POLL)
+        act(unit, settings["action"])
     reason, pid = judge(unit, float(settings["seconds"]), float(settings["timeout"]))
     since = ["--since", f"@{int(begin)}"] if settings["action"] else []
-    journal = subprocess.run(
-        ["journalctl", "--unit", unit, "--output", "cat", "--no-pager"]
-        + ["--lines", str(JOURNAL_LINES), *since],
-        check=False,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    ).stdout.splitlines()
+    lines = ["--lines", str(JOURNAL_LINES), *since]
+    journal = run("journalctl", "--unit", unit, "--output", "cat", "--no-pager", *lines)
     verdict = {
         "healthy": not reason,
         "reason": reason,
         "pid": pid,
         "waited": round(time.monotonic() - started, 1),
-        "journal": journal,
+        "journal": journal.splitlines(),
     }
     print(json.dumps(verdict))
 

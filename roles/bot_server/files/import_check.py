@@ -78,6 +78,7 @@ def read(source: Source) -> tuple[list[str], list[Path], list[ast.Import | ast.I
 
     Returns:
         Problems, the files, the entry point's imports.
+
     """
     problems: list[str] = []
     first: list[ast.Import | ast.ImportFrom] = []
@@ -109,7 +110,8 @@ def read(source: Source) -> tuple[list[str], list[Path], list[ast.Import | ast.I
                 top = name.split(".")[0]
                 if not source.owns(name) and importlib.util.find_spec(top) is None:
                     problems.append(
-                        f"{shown}, line {node.lineno}: no module {top!r}; is it missing in the requirements?"
+                        f"{shown}, line {node.lineno}: no module {top!r}; "
+                        "is it missing in the requirements?"
                     )
         names += [
             node.value

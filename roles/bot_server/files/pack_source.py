@@ -27,6 +27,7 @@ def members(root: Path, exclude: list[str], leave_out: list[str]) -> Iterator[Pa
 
     Raises:
         SystemExit: something is neither file nor link nor directory.
+
     """
     for directory, folders, names in os.walk(root):
         here = Path(directory)

@@ -2,8 +2,8 @@
 
     releases.py COMMAND SETTINGS
 
-SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name and folders) and what
-the command needs; the answer is JSON on standard output.
+SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name and folders) and
+what the command needs; the answer is JSON on standard output.
 
 state     what runs, which release is current, which are complete, which was healthy last, and which
           of ``folders`` (path, owner, group, mode) are not as they should be
@@ -89,9 +89,21 @@ class Host:
             "live": live,
             "current": self.current.resolve().name if self.current.is_symlink() else "",
             "complete": sorted(complete),
+            "fingerprint": self.fingerprint(),
             "folders": [f for f in self.settings.get("folders", []) if not as_it_should_be(f)],
             "deployed": json.loads(self.deployed.read_text()) if self.deployed.exists() else {},
         }
+
+    def fingerprint(self) -> str:
+        """Return a hash over the configuration that a start would use now.
+
+        It differs from the remembered one where a run was cut off between writing and restarting.
+        """
+        digest = hashlib.sha256()
+        files = [self.unit, *self.etc.rglob("*"), *(self.var / "keys").rglob("*")]
+        for path in sorted(path for path in files if path.is_file()):
+            digest.update(f"{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
     # -- prepare
 
@@ -100,6 +112,7 @@ class Host:
 
         Raises:
             Refused: it lacks something or would not start.
+
         """
         begin = time.monotonic()
         release = self.releases / self.settings["release"]
@@ -139,16 +152,17 @@ class Host:
             link.symlink_to(self.var / directory)
 
     def requirement_files(self, release: Path) -> tuple[list[Path], bool]:
-        """Return the requirements file with all that it includes, and whether one names a local path.
+        """Return the requirements file with all it includes, and whether one names a local path.
 
         Raises:
             Refused: a file is missing or is not a requirements file.
+
         """
         files = [release / self.settings["requirements"]]
         local = False
         for path in files:
             if not path.is_file():
-                raise Refused(f"{path.relative_to(release)}: this file, which is included, is missing")
+                raise Refused(f"{path.relative_to(release)} is included, but is not there")
             for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
                 if re.match(r"(<{7}|={7}|>{7}|\|{7})( |$)", line):
                     where = f"{path.relative_to(release)}, line {number}"
@@ -194,15 +208,12 @@ class Host:
         if local:
             os.chown(release, user.pw_uid, user.pw_gid)
             writable.append(f"ReadWritePaths={release}")
-        self.sandboxed("making the virtual environment", [python, "-m", "venv", str(venv)], release, writable)
-        pip = [f"{venv}/bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-        pip += ["--quiet", "--use-pep517", "--cache-dir", f"{self.cache}/pip"]
-        self.sandboxed(
-            f"pip install -r {self.settings['requirements']}",
-            [*pip, "--requirement", self.settings["requirements"]],
-            release,
-            writable,
-        )
+        make = [python, "-m", "venv", str(venv)]
+        self.sandboxed("making the virtual environment", make, release, writable)
+        pip = [f"{venv}/bin/python", "-m", "pip", "install", "--quiet", "--no-input"]
+        pip += ["--disable-pip-version-check", "--use-pep517", "--cache-dir", f"{self.cache}/pip"]
+        pip += ["--requirement", self.settings["requirements"]]
+        self.sandboxed(f"pip install -r {self.settings['requirements']}", pip, release, writable)
         for path in [*(release.rglob("*") if local else ()), release, *venv.rglob("*"), venv]:
             os.chown(path, 0, 0, follow_symlinks=False)
         (venv / COMPLETE).write_text("{}\n")
@@ -214,6 +225,7 @@ class Host:
         Returns:
             The files that are not Python, as sentences; whether one matters is the import check's
             business.
+
         """
         result = subprocess.run(
             [str(release / ".venv/bin/python"), "-m", "compileall", "-qq", "-x", r"/\.venv/", "."],
@@ -229,6 +241,7 @@ class Host:
 
         Raises:
             Refused: it would not start.
+
         """
         properties = ["PrivateNetwork=yes", f"TemporaryFileSystem={self.var}:mode=0777"]
         if self.settings["environment_file"]:
@@ -254,20 +267,27 @@ class Host:
 
         Raises:
             Refused: it failed; the message ends with its last lines.
+
         """
         rules = ["ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateDevices=yes"]
-        rules += ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "RuntimeMaxSec=1800", "UMask=0022"]
+        rules += ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "UMask=0022"]
+        rules += ["RuntimeMaxSec=1800"]
         if not any(rule.startswith("TemporaryFileSystem=") for rule in properties):
             rules += [f"InaccessiblePaths={self.etc}", f"InaccessiblePaths={self.var}"]
         command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
         command += [f"--uid={self.name}", f"--gid={self.name}", f"--working-directory={cwd}"]
         command += [item for rule in (*rules, *properties) for item in ("--property", rule)]
         result = subprocess.run(
-            [*command, "--", *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            [*command, "--", *argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if result.returncode:
             tail = (result.stderr or result.stdout).strip().splitlines()[-TAIL:]
-            raise Refused(f"{what} failed (exit status {result.returncode}):\n  " + "\n  ".join(tail))
+            failed = f"{what} failed (exit status {result.returncode}):"
+            raise Refused("\n  ".join([failed, *tail]))
         return result.stdout
 
     # -- settle and revert
@@ -283,7 +303,8 @@ class Host:
         shutil.copy2(self.unit, keep / "unit")
         shutil.rmtree(self.last_good, ignore_errors=True)
         keep.rename(self.last_good)
-        record = {"release": release, "fingerprint": self.settings["fingerprint"], "at": int(time.time())}
+        now = int(time.time())
+        record = {"release": release, "fingerprint": self.fingerprint(), "at": now}
         write_atomically(self.deployed, json.dumps(record) + "\n")
         return {"release": release, "removed": self.prune(release)}
 
@@ -309,6 +330,7 @@ class Host:
 
         Returns:
             ``release``, empty where nothing was healthy yet.
+
         """
         bad = self.current.resolve()
         good = json.loads(self.deployed.read_text())["release"] if self.deployed.exists() else ""
@@ -353,9 +375,8 @@ def copy_with_owner(source: str | Path, target: str | Path) -> None:
 def main() -> None:
     """Carry out the command and print its answer; exit code 3 is a refusal with its reason."""
     host = Host(json.loads(sys.argv[2]))
-    commands = {"state": host.state, "prepare": host.prepare, "settle": host.settle, "revert": host.revert}
     try:
-        print(json.dumps(commands[sys.argv[1]]()))
+        print(json.dumps(getattr(host, sys.argv[1])()))
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         raise SystemExit(3) from None
