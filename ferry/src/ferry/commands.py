@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ferry import ddl, load, proof, reverse, server, snapshot
 from ferry.census import Census, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
-from ferry.rows import MAX_ROWS
 from ferry.schema import Schema, quote_name, read_schema
 from ferry.source import Source, open_sqlite
 
@@ -53,7 +52,7 @@ class Journey:
         with self.stage("inspect"):
             schema = read_schema(source.connection)
             census = take_census(source.connection, schema)
-        self.report.schema(schema, census)
+        self.report.census(schema, census)
         self.report.hazards(census.hazards)
         return schema, census
 
@@ -120,7 +119,7 @@ class Journey:
                 server.lock_target(target, namespace)
                 present = server.relations(target, namespace)
                 if present:
-                    self._judge_filled_target(source, target, schema, census, namespace, present)
+                    self._judge_filled_target(source, target, schema, namespace, present)
                     self.screen.say("nothing to do: the target already holds exactly this database")
                     return "nothing to do"
                 server.ensure_schema(target, namespace)
@@ -130,9 +129,7 @@ class Journey:
                         source.connection, target, schema, census, plan, namespace, advance
                     )
                 self.report.not_carried([*plan.not_carried, *lost])
-                self._prove(
-                    source.connection, target, schema, namespace, remember=self._remembers(census)
-                )
+                self._prove(source.connection, target, schema, namespace)
                 self.show_not_carried()
         self.screen.say("copied and proven: both sides are equal")
         return "copied"
@@ -142,7 +139,6 @@ class Journey:
         source: Source,
         target: psycopg.Connection,
         schema: Schema,
-        census: Census,
         namespace: str,
         present: dict[str, str],
     ) -> None:
@@ -150,9 +146,7 @@ class Journey:
         ours = {table.name for table in schema.tables}
         if ours <= set(present):
             with contextlib.suppress(DifferentError):
-                self._prove(
-                    source.connection, target, schema, namespace, remember=self._remembers(census)
-                )
+                self._prove(source.connection, target, schema, namespace)
                 return
         counts = []
         for name in sorted(present)[:_LISTED]:
@@ -172,16 +166,13 @@ class Journey:
             "go, drop them yourself: ferry drops nothing",
         )
 
-    def _remembers(self, census: Census) -> bool:
-        """Tell whether the report shall know each row: if there is one, and it stays small."""
-        rows = sum(table.rows for table in census.tables.values())
-        return self.report.path is not None and rows <= MAX_ROWS
-
     def verify(self, path: str, dsn: str, namespace: str) -> str:
         """Compare contents and structure; raises DifferentError."""
         with open_sqlite(path) as source:
             self.report.data["source"] = source.describe()
             schema = read_schema(source.connection)
+            self.report.ddl(schema)
+            self.report.not_carried(schema.not_carried)
             with server.transaction(dsn, write=False) as target:
                 self.report.target(server.describe(target, namespace))
                 self._prove(source.connection, target, schema, namespace)
@@ -199,7 +190,9 @@ class Journey:
             server.transaction(dsn, write=False) as target,
         ):
             self.report.data["source"] = server.describe(target, namespace)
-            memory = kept or reverse.memory_from_comments(target, namespace)
+            memory = reverse.memory_from_comments(target, namespace)
+            if kept is not None:
+                memory.learn(kept)
             columns = proof.columns_of(target, namespace)
             if not columns:
                 raise RefusedError(
@@ -258,9 +251,10 @@ class Journey:
         namespace: str,
         *,
         structure: bool = True,
-        remember: bool = False,
     ) -> None:
         """Compare both sides; raises DifferentError."""
+        # The rows are remembered for a later `reverse --baseline`; that lives in the report.
+        remember = self.report.path is not None
         with self.stage("prove"):
             result = proof.compare(source, target, schema, namespace, remember=remember)
         if not structure:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from ferry.rows import Changes, RowMemory
+from ferry.rows import MAX_ROWS, Changes, RowMemory
 from ferry.schema import Schema, Table, quote_name
 
 if TYPE_CHECKING:
@@ -332,6 +332,8 @@ class _Comparison:
                 continue
             sides = self._sides(table, present[table.name])
             pairs.append((sides, proof))
+        if self.remember:
+            self.remember = self._count_rows() <= MAX_ROWS
         self._compare_contents(pairs)
         for sides, proof in pairs:
             if not proof.equal:
@@ -342,6 +344,12 @@ class _Comparison:
             self.target, self.schema, self.namespace, present
         )
         return self.proof
+
+    def _count_rows(self) -> int:
+        names = (quote_name(table.name) for table in self.schema.tables)
+        return sum(
+            self.source.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names
+        )
 
     def _sides(self, table: Table, present: dict[str, tuple[str, bool]]) -> _TableSides:
         names = {column.name for column in table.columns}
@@ -370,9 +378,9 @@ class _Comparison:
             ours = {}
             for sides, proof in pairs:
                 self.progress(proof.name)
-                key = sides.key if self.remember else ()
                 if self.remember:
                     proof.memory = RowMemory(sides.names)
+                key = sides.key if self.remember else ()
                 ours[proof.name] = _sum_up(sides.sqlite_rows(self.source, key), proof.memory)
         except BaseException:
             self.target.cancel_safe()
@@ -610,7 +618,8 @@ def compare(
     """Compare all tables of ``schema`` with their namesakes in PostgreSQL.
 
     Both connections should stand in a transaction that sees one state. ``progress`` is told the
-    name of each table. With ``remember`` each table's proof keeps which rows there are.
+    name of each table. With ``remember`` each table's proof keeps which rows there are, unless
+    the database has too many of them for a report.
     """
     return _Comparison(source, target, schema, namespace, progress, remember=remember).run()
 

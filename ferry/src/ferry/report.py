@@ -97,13 +97,18 @@ class Report:
         self.data["tables"].append(entry)
         return entry
 
-    def schema(self, schema: Schema, census: Census) -> None:
+    def ddl(self, schema: Schema) -> None:
+        """Keep each table's DDL."""
+        for table in schema.tables:
+            self.table(table.name)["ddl"] = [table.ddl, *(index.ddl for index in table.indexes)]
+
+    def census(self, schema: Schema, census: Census) -> None:
         """Keep each table's DDL, columns and row count."""
+        self.ddl(schema)
         for table in schema.tables:
             counted = census.tables[table.name]
             entry = self.table(table.name)
             entry["rows_sqlite"] = counted.rows
-            entry["ddl"] = [table.ddl, *(index.ddl for index in table.indexes)]
             entry["columns"] = [
                 {
                     "name": column.name,

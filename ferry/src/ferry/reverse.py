@@ -71,23 +71,32 @@ class Memory:
     exceptions: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
     rows: dict[str, RowMemory] = field(default_factory=dict)
 
+    def learn(self, other: Memory) -> None:
+        """Take over what another memory knows; it goes before what is known already."""
+        # Tables in the other's order, so that they are created as they once were.
+        self.ddl = {**other.ddl, **{k: v for k, v in self.ddl.items() if k not in other.ddl}}
+        self.extra = other.extra or self.extra
+        self.shapes |= other.shapes
+        self.exceptions |= other.exceptions
+        self.rows |= other.rows
+
 
 def memory_from_report(report: dict[str, Any]) -> Memory:
-    """Read what a report of `copy` or `sync` knows; raises UsageError if it is another's."""
+    """Read what a report of `copy` or `verify` knows; raises UsageError if it is another's."""
     memory = Memory()
     for table in report.get("tables", []):
         if "ddl" not in table:
             raise UsageError(
                 f"the baseline is a report of `{report.get('command')}`, which does not hold the "
                 "schema",
-                "give the report of the `copy` (or `sync`) that the cutover was made with",
+                "give the report of the `copy` or `verify` that the cutover was made with",
             )
         name = table["name"]
         memory.ddl[name] = table["ddl"]
-        for column in table["columns"]:
+        for column in table.get("columns", []):  # `verify` does not look at formats
             place = (name, column["name"])
             memory.shapes[place] = column["shapes"]
-            memory.exceptions[place] = column.get("exceptions", {})
+            memory.exceptions[place] = column["exceptions"]
         if table.get("row_memory"):
             memory.rows[name] = RowMemory.from_json(table["row_memory"])
     memory.extra = [

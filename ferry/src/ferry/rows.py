@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_ROWS = 2_000_000  # per database; a report stays below some ten megabytes
+MAX_ROWS = 500_000  # per database; the report stays below four megabytes
 _FIRST = 10  # keys named per table
 _MASK = (1 << 64) - 1
 
