@@ -158,7 +158,9 @@ def main() -> int:
             level=settings.log_level,
             format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         )
-        logging.getLogger("asyncssh").setLevel("WARNING")  # it tells of every packet
+        # They tell of every packet, and of every try to connect during an outage.
+        logging.getLogger("asyncssh").setLevel("WARNING")
+        logging.getLogger("asyncpg").setLevel("ERROR")
         database = Database(DatabaseSettings.from_environment())
         asyncio.run(run_until_signal(settings, database))
     except (SettingsError, DatabaseConfigurationError) as error:

@@ -119,12 +119,17 @@ class BotProcess:
     heard: list[str] = field(default_factory=list)
     output: str = ""
 
+    def listen(self) -> None:
+        """Take in messages as they come, as systemd does: the queue is short."""
+        asyncio.get_running_loop().add_reader(
+            self.notices, lambda: self.heard.append(self.notices.recv(4096).decode())
+        )
+
     async def wait_for_notice(self, text: str) -> None:
         """Wait for a message to systemd that contains ``text``."""
         async with asyncio.timeout(PATIENCE):
             while not any(text in message for message in self.heard):
-                message = await asyncio.get_running_loop().sock_recv(self.notices, 4096)
-                self.heard.append(message.decode())
+                await asyncio.sleep(0.01)
 
     async def wait_for_line(self, text: str) -> str:
         """Wait for a line in the log that contains ``text``; return it."""
@@ -178,6 +183,7 @@ async def start_bot(tmp_path):
                 stderr=asyncio.subprocess.STDOUT,
             )
             started.append(BotProcess(process, notices))
+            started[-1].listen()
             return started[-1]
 
         yield start
@@ -185,3 +191,4 @@ async def start_bot(tmp_path):
             if bot.process.returncode is None:
                 bot.process.kill()
                 await bot.process.wait()
+            asyncio.get_running_loop().remove_reader(bot.notices)

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from bot.core.database import Database
 from support import stats_files
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NO_ROUNDS_LOST = "SELECT COUNT(*), COUNT(DISTINCT match_id), SUM(round_number) FROM rounds"
 
 
 async def count(db: Database, table: str) -> int:
     return await db.fetch_value(f"SELECT COUNT(*) FROM {table}")
+
+
+def generate(directory: Path, *options: str) -> int:
+    """Let the sample world write stats files; return the number of rounds."""
+    generator = REPOSITORY / "demo" / "sample_world" / "generate_stats.py"
+    command = [sys.executable, str(generator), "--out", str(directory), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    return sum(1 for path in directory.iterdir() if path.name.endswith(("-1.txt", "-2.txt")))
 
 
 async def test_fetches_imports_and_says_ready(
@@ -15,9 +33,7 @@ async def test_fetches_imports_and_says_ready(
 ):
     stats_files.write_match(game_server.stats)
     stats_files.write(game_server.stats, "2026-11-20-210000-supply-round-1_ws.txt", "not a round")
-    stats_files.write(
-        game_server.stats, "2026-11-20-210730-supply-round-2-endstats.txt", "nor this"
-    )
+    stats_files.write(game_server.stats, "2026-11-20-210730-supply-round-2-endstats.txt", "nor")
 
     bot = await start_bot(database_environment, game_server.environment)
     await bot.wait_for_notice("READY=1")
@@ -31,7 +47,138 @@ async def test_fetches_imports_and_says_ready(
     assert await count(db, "processed_files") == 2
     here = {path.name for path in (tmp_path / "state" / "local_stats").iterdir()}
     assert here == {stats_files.FIRST, stats_files.SECOND}
+    assert list((tmp_path / "state" / "temp").iterdir()) == []
     await bot.wait_for_notice("STATUS=watching")
     assert await bot.stop() == 0
     await bot.wait_for_notice("STOPPING=1")
     assert "Traceback" not in bot.output
+
+
+async def test_catches_up_on_what_came_while_it_was_down(
+    db, database_environment, game_server, start_bot
+):
+    stats_files.write(game_server.stats, stats_files.FIRST, stats_files.supply_first())
+    bot = await start_bot(database_environment, game_server.environment)
+    await bot.wait_for_line(f"{stats_files.FIRST} imported")
+    assert await bot.stop() == 0
+
+    stats_files.write(game_server.stats, stats_files.SECOND, stats_files.supply_second())
+    bot = await start_bot(database_environment, game_server.environment)
+    await bot.wait_for_line(f"{stats_files.SECOND} imported")
+    assert await bot.stop() == 0
+    assert stats_files.FIRST not in bot.output
+    assert await count(db, "rounds") == 2
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill"])
+async def test_a_stop_in_the_middle_of_an_import_loses_and_doubles_nothing(
+    db, database_environment, game_server, start_bot, how
+):
+    rounds = generate(game_server.stats, "--weeks", "1")
+    bot = await start_bot(database_environment, game_server.environment)
+    for _ in range(10):
+        await bot.wait_for_line(" imported")
+    getattr(bot.process, how)()
+    await bot.wait()
+    assert 10 <= await count(db, "rounds") < rounds
+    assert await count(db, "rounds") == await count(db, "processed_files")
+
+    bot = await start_bot(database_environment, game_server.environment)
+    await bot.wait_for_notice("STATUS=watching")
+    assert await bot.stop() == 0
+    assert "Traceback" not in bot.output
+    assert tuple(await db.fetch_one(NO_ROUNDS_LOST)) == (rounds, rounds / 2, rounds * 1.5)
+    assert await count(db, "processed_files") == rounds
+    validated = await asyncio.to_thread(validate, database_environment)
+    assert validated.returncode == 0, validated.stdout
+
+
+def validate(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "database_manager.py", "validate"]
+    where = REPOSITORY / "reference_bot"
+    return subprocess.run(command, cwd=where, env=environment, text=True, capture_output=True)
+
+
+@contextlib.asynccontextmanager
+async def away(db: Database, postgres_cluster):
+    """Take the database away: the server is stopped, the SQLite file locked by somebody else."""
+    if db.backend == "postgresql":
+        postgres_cluster.stop()
+        try:
+            yield
+        finally:
+            postgres_cluster.start()
+    else:
+        async with db.session() as session:
+            await session.execute("BEGIN EXCLUSIVE")
+            yield
+            await session.execute("ROLLBACK")
+
+
+async def test_an_outage_of_the_database_loses_no_round(
+    db, database_environment, game_server, start_bot, postgres_cluster
+):
+    impatient = {"DATABASE_CONNECT_TIMEOUT": "0.5"}
+    bot = await start_bot(database_environment, game_server.environment, impatient)
+    await bot.wait_for_notice("STATUS=watching")
+    async with away(db, postgres_cluster):
+        stats_files.write_match(game_server.stats)
+        await bot.wait_for_line("nothing is lost, next try in")
+    await bot.wait_for_line(f"{stats_files.SECOND} imported")
+    await bot.wait_for_line("all is well again")
+    assert bot.process.returncode is None
+    assert await bot.stop() == 0
+    assert await count(db, "rounds") == 2
+    assert "Traceback" not in bot.output
+
+
+async def test_waits_at_the_start_for_a_database_that_is_restarting(
+    database, postgres_cluster, start_bot
+):
+    postgres_cluster.stop()
+    try:
+        bot = await start_bot(
+            {"DATABASE_URL": database.tcp_dsn, "DATABASE_START_WAIT_SECONDS": "10"}
+        )
+        await bot.wait_for_notice("STATUS=waiting for the database")
+        await asyncio.sleep(1)
+        assert bot.process.returncode is None
+    finally:
+        postgres_cluster.start()
+    # There it is, but without tables: the end, and READY was never said.
+    assert await bot.wait() == 2
+    assert "the database has no table player_aliases" in bot.output
+    assert not any("READY" in message for message in bot.heard)
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "says"),
+    [
+        ({}, 2, "no database is configured: set DATABASE_URL"),
+        ({"DATABASE_TYPE": "sqlite", "DATABASE_PATH": "gone.db"}, 2, "there is no SQLite file"),
+        ({"DATABASE_TYPE": "sqlite", "BOT_STATE_DIR": "/dev/null/x"}, 2, "BOT_STATE_DIR"),
+        (
+            {"DATABASE_URL": "postgresql://u@127.0.0.1:1/d", "DATABASE_START_WAIT_SECONDS": "0"},
+            5,
+            "the database cannot be reached",
+        ),
+    ],
+)
+async def test_a_start_that_cannot_work_ends_with_one_line(start_bot, environment, code, says):
+    bot = await start_bot(environment)
+    assert await bot.wait() == code
+    assert bot.output.startswith("ultimate_bot: ")
+    assert says in bot.output
+    assert bot.output.count("\n") == 1
+
+
+async def test_a_wrong_password_ends_with_one_line(database, start_bot):
+    url = f"postgresql://postgres:wrong-word@{database.host}:{database.port}/{database.name}"
+    bot = await start_bot({"DATABASE_URL": url})
+    assert await bot.wait() == 2
+    assert bot.output == (
+        'ultimate_bot: PostgreSQL: password authentication failed for user "postgres"\n'
+    )

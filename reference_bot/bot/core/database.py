@@ -75,7 +75,7 @@ class DatabaseSettings:
     pool_min: int = 5
     pool_max: int = 20
     command_timeout: float = 60.0
-    connect_timeout: float = 10.0
+    connect_timeout: float = 10.0  # and, with sqlite, the wait for another's lock
     statement_cache: int = 100
 
     @classmethod
@@ -94,7 +94,11 @@ class DatabaseSettings:
         backend = _chosen_backend(values.get("DATABASE_TYPE"), url)
         if backend == "sqlite":
             path = unquote(urlsplit(url).path)[1:] if url else values.get("DATABASE_PATH")
-            return cls(backend, path=Path(path or "bot/etlegacy_production.db"))
+            return cls(
+                backend,
+                path=Path(path or "bot/etlegacy_production.db"),
+                connect_timeout=_number(values, "DATABASE_CONNECT_TIMEOUT", float, 10.0),
+            )
 
         settings = cls(
             backend,

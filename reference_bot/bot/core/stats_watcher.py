@@ -53,8 +53,12 @@ class StatsWatcher:
                     self._report(f"{error}; nothing is lost, next try in {wait:.0f} s")
                 await asyncio.sleep(wait)
         finally:
-            if self._source is not None:
-                await self._source.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connection to the game server."""
+        if self._source is not None:
+            await self._source.close()
 
     async def look(self) -> int:
         """Fetch and import whatever is new; return the number of rounds imported.
@@ -81,11 +85,12 @@ class StatsWatcher:
         imported = 0
         for start in range(0, len(new), BATCH):
             batch = new[start : start + BATCH]
+            notify(f"STATUS=importing: {start} of {len(new)} files are done")
             try:
                 await self._fetch(batch, known)
             except SourceError as error:
                 problem = f"the game server: {error}"
-            imported += await self._import(batch, known, start, len(new))
+            imported += await self._import(batch, known)
         self._report(problem)
         return imported
 
@@ -130,16 +135,13 @@ class StatsWatcher:
         self,
         names: Sequence[StatsFileName],
         known: Mapping[str, StatsFileName],
-        before: int,
-        total: int,
     ) -> int:
         here = files_in(self._settings.local_stats)
         imported = 0
-        for position, name in enumerate(names, before + 1):
+        for name in names:
             partner = _first_round(name, known)
             if name.text not in here or (partner and partner.text not in here):
                 continue  # could not be fetched this time
-            notify(f"STATUS=importing file {position} of {total}: {name.text}")
             try:
                 async with self._database.session() as session:
                     new = await import_file(session, self._settings.local_stats, name, partner)
