@@ -14,7 +14,9 @@ from pathlib import Path
 import asyncssh
 import pytest
 from bot.core.database import Database, DatabaseSettings
+from bot.core.round_import import files_in, import_file
 from bot.core.schema import create_schema
+from bot.core.stats_parser import StatsFileError
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "reference_bot"
 PATIENCE = 20.0  # seconds; nothing here takes a tenth of it
@@ -46,6 +48,25 @@ async def db(database_environment) -> AsyncIterator[Database]:
     await create_schema(database)
     yield database
     await database.close()
+
+
+@pytest.fixture
+def import_all(db):
+    """A function that imports a directory oldest first; returns what came of each file."""
+
+    async def run(directory: Path) -> dict[str, bool | str]:
+        here = files_in(directory)
+        outcome = {}
+        async with db.session() as session:
+            for name in sorted(here.values()):
+                partner = name.first_round(here.values()) if name.round_number == 2 else None
+                try:
+                    outcome[name.text] = await import_file(session, directory, name, partner)
+                except StatsFileError as error:
+                    outcome[name.text] = str(error)
+        return outcome
+
+    return run
 
 
 @dataclass

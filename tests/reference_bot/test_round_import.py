@@ -6,24 +6,10 @@ from datetime import datetime
 
 import pytest
 from bot.core.database import DatabaseValueError
-from bot.core.round_import import files_in, import_file, note_failure, processed_files
-from bot.core.stats_parser import MissingFirstRoundError, StatsFileError, StatsFileName
+from bot.core.round_import import import_file, note_failure, processed_files
+from bot.core.stats_parser import MissingFirstRoundError, StatsFileName
 from support import stats_files
 from support.stats_files import ALPHA, BRAVO, FIRST, SECOND
-
-
-async def import_all(db, directory) -> dict[str, bool | str]:
-    """Import a directory oldest first; return what came of each file."""
-    here = files_in(directory)
-    outcome = {}
-    async with db.session() as session:
-        for name in sorted(here.values()):
-            partner = name.first_round(here.values()) if name.round_number == 2 else None
-            try:
-                outcome[name.text] = await import_file(session, directory, name, partner)
-            except StatsFileError as error:
-                outcome[name.text] = str(error)
-    return outcome
 
 
 async def row_counts(db):
@@ -40,9 +26,9 @@ async def row_counts(db):
     }
 
 
-async def test_a_match_by_hand(db, tmp_path):
+async def test_a_match_by_hand(db, import_all, tmp_path):
     stats_files.write_match(tmp_path)
-    assert await import_all(db, tmp_path) == {FIRST: True, SECOND: True}
+    assert await import_all(tmp_path) == {FIRST: True, SECOND: True}
     assert await row_counts(db) == {
         "rounds": 2,
         "player_comprehensive_stats": 4,
@@ -86,20 +72,20 @@ async def test_a_match_by_hand(db, tmp_path):
     ]
 
 
-async def test_a_second_import_writes_nothing(db, tmp_path):
+async def test_a_second_import_writes_nothing(db, import_all, tmp_path):
     stats_files.write_match(tmp_path)
-    await import_all(db, tmp_path)
+    await import_all(tmp_path)
     before = await row_counts(db)
-    assert await import_all(db, tmp_path) == {FIRST: False, SECOND: False}
+    assert await import_all(tmp_path) == {FIRST: False, SECOND: False}
     assert await row_counts(db) == before
 
 
-async def test_a_round_whose_note_was_lost_is_not_written_twice(db, tmp_path):
+async def test_a_round_whose_note_was_lost_is_not_written_twice(db, import_all, tmp_path):
     stats_files.write_match(tmp_path)
-    await import_all(db, tmp_path)
+    await import_all(tmp_path)
     before = await row_counts(db)
     await db.execute("DELETE FROM processed_files")
-    assert await import_all(db, tmp_path) == {FIRST: False, SECOND: False}
+    assert await import_all(tmp_path) == {FIRST: False, SECOND: False}
     assert await row_counts(db) == before
 
 
@@ -114,10 +100,10 @@ async def test_an_error_half_way_leaves_nothing_of_the_round(db, tmp_path):
     assert set((await row_counts(db)).values()) == {0}
 
 
-async def test_rounds_across_midnight_are_one_match_and_one_session(db, tmp_path):
+async def test_rounds_across_midnight_are_one_match_and_one_session(db, import_all, tmp_path):
     stats_files.write(tmp_path, "2026-11-30-235420-supply-round-1.txt", stats_files.supply_first())
     stats_files.write(tmp_path, "2026-12-01-000043-supply-round-2.txt", stats_files.supply_second())
-    await import_all(db, tmp_path)
+    await import_all(tmp_path)
     rows = await db.fetch_all(
         "SELECT round_date, round_time, match_id, gaming_session_id FROM rounds ORDER BY id"
     )
@@ -128,11 +114,11 @@ async def test_rounds_across_midnight_are_one_match_and_one_session(db, tmp_path
     assert await db.fetch_value("SELECT MIN(session_start_date) FROM session_teams") == "2026-11-30"
 
 
-async def test_the_same_map_twice_an_evening_is_two_matches(db, tmp_path):
+async def test_the_same_map_twice_an_evening_is_two_matches(db, import_all, tmp_path):
     stats_files.write_match(tmp_path)
     stats_files.write(tmp_path, "2026-11-20-213000-supply-round-1.txt", stats_files.supply_first())
     stats_files.write(tmp_path, "2026-11-20-213800-supply-round-2.txt", stats_files.supply_second())
-    assert set((await import_all(db, tmp_path)).values()) == {True}
+    assert set((await import_all(tmp_path)).values()) == {True}
     matches = await db.fetch_all(
         "SELECT match_id, COUNT(*) FROM rounds GROUP BY match_id ORDER BY match_id"
     )
@@ -142,17 +128,17 @@ async def test_the_same_map_twice_an_evening_is_two_matches(db, tmp_path):
     ]
 
 
-async def test_an_hour_without_games_ends_a_session(db, tmp_path):
+async def test_an_hour_without_games_ends_a_session(db, import_all, tmp_path):
     for time in ("200000", "205959", "220000"):
         stats_files.write(
             tmp_path, f"2026-11-20-{time}-radar-round-1.txt", stats_files.supply_first("radar")
         )
-    await import_all(db, tmp_path)
+    await import_all(tmp_path)
     rows = await db.fetch_all("SELECT gaming_session_id FROM rounds ORDER BY round_time")
     assert [row[0] for row in rows] == [1, 1, 2]
 
 
-async def test_a_file_that_comes_late_joins_its_session(db, tmp_path):
+async def test_a_file_that_comes_late_joins_its_session(db, import_all, tmp_path):
     late, old = tmp_path / "late", tmp_path / "old"
     for time in ("200000", "230000"):
         stats_files.write(
@@ -161,18 +147,18 @@ async def test_a_file_that_comes_late_joins_its_session(db, tmp_path):
     stats_files.write(
         late, "2026-11-20-223000-radar-round-1.txt", stats_files.supply_first("radar")
     )
-    await import_all(db, old)
-    await import_all(db, late)
+    await import_all(old)
+    await import_all(late)
     rows = await db.fetch_all("SELECT gaming_session_id FROM rounds ORDER BY round_time")
     assert [row[0] for row in rows] == [1, 2, 2]
 
 
-async def test_both_defences_holding_is_a_tie(db, tmp_path):
+async def test_both_defences_holding_is_a_tie(db, import_all, tmp_path):
     first = stats_files.supply_first().replace("\\12:00\\8:30", "\\8:30\\8:30")
     second = stats_files.supply_second().replace("\\8:30\\6:00", "\\8:30\\8:30")
     stats_files.write(tmp_path, FIRST, first)
     stats_files.write(tmp_path, SECOND, second)
-    await import_all(db, tmp_path)
+    await import_all(tmp_path)
     rows = await db.fetch_all("SELECT round_outcome, is_tied FROM rounds ORDER BY id")
     assert [tuple(row) for row in rows] == [("fullhold", False), ("fullhold", True)]
 
@@ -186,12 +172,12 @@ async def test_a_second_round_without_its_first_is_refused(db, tmp_path):
     assert set((await row_counts(db)).values()) == {0}
 
 
-async def test_a_file_under_another_rounds_name_is_refused(db, tmp_path):
+async def test_a_file_under_another_rounds_name_is_refused(import_all, tmp_path):
     stats_files.write(tmp_path, FIRST, stats_files.supply_first("radar"))
-    assert await import_all(db, tmp_path) == {FIRST: f"{FIRST} holds round 1 of radar"}
+    assert await import_all(tmp_path) == {FIRST: f"{FIRST} holds round 1 of radar"}
 
 
-async def test_a_failure_is_noted_and_a_later_success_takes_its_place(db, tmp_path):
+async def test_a_failure_is_noted_and_a_later_success_takes_its_place(db, import_all, tmp_path):
     await note_failure(db, FIRST, "cut off")
     await note_failure(db, FIRST, "still cut off")
     row = await db.fetch_one("SELECT success, error_message, file_hash FROM processed_files")
@@ -199,7 +185,7 @@ async def test_a_failure_is_noted_and_a_later_success_takes_its_place(db, tmp_pa
     assert await processed_files(db) == set()
 
     stats_files.write(tmp_path, FIRST, stats_files.supply_first())
-    await import_all(db, tmp_path)
+    await import_all(tmp_path)
     row = await db.fetch_one("SELECT success, error_message, file_hash FROM processed_files")
     assert tuple(row)[:2] == (True, None)
     assert len(row["file_hash"]) == 64

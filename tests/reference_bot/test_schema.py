@@ -126,7 +126,7 @@ async def test_create_says_what_is_new_and_leaves_what_is_there(db):
 
 async def test_a_missing_table_or_column_is_named(db):
     await db.execute("ALTER TABLE player_comprehensive_stats DROP COLUMN useful_kills")
-    with pytest.raises(DatabaseConfigurationError, match="_stats.useful_kills"):
+    with pytest.raises(DatabaseConfigurationError, match=r"_stats\.useful_kills"):
         await check_schema(db)
     await db.execute("DROP TABLE player_aliases")
     with pytest.raises(DatabaseConfigurationError, match="no table player_aliases"):

@@ -1,0 +1,179 @@
+"""Teams and stopwatch scores of an evening that was worked out by hand.
+
+Four players. Anna and Ben are one team, Cleo and Dan the other; Emil stands in for Dan later.
+
+map      round 1 (Axis)      result            round 2 (sides changed)    who wins
+radar    Anna, Ben attack    fall after 6:00   others hold: 6:00 / 6:00   Anna and Ben
+supply   Cleo, Dan attack    full hold 12:00   others do it in 11:59      Anna and Ben
+frost    Cleo, Emil attack   full hold 10:00   others are held as well    nobody
+goldrush Anna, Ben attack    fall after 9:00   others need 8:59           Cleo and Emil
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bot.core.session_report import last_session_report
+from bot.core.team_history import matches_of_session, recognise_teams
+from support import stats_files
+from support.stats_files import header, line
+from tools.stopwatch_scoring import attackers_win, last_session, score_session, total
+
+A, B, C, D, E = ("Anna", "Ben", "Cleo", "Dan", "Emil")
+AXIS, ALLIES = 1, 2
+#        map, end of round 1 and 2, limit, actual 1, actual 2, defender, Axis in round 1, Allies
+EVENING = [
+    ("radar", "200600", "201300", "12:00", "6:00", "6:00", ALLIES, (A, B), (C, D)),
+    ("supply", "202600", "203900", "12:00", "12:00", "11:59", AXIS, (A, B), (C, D)),
+    ("frost", "205000", "210100", "10:00", "10:00", "10:00", ALLIES, (C, E), (A, B)),
+    ("goldrush", "211100", "212100", "12:00", "9:00", "8:59", AXIS, (E, C), (B, A)),
+]
+
+
+def write_evening(directory: Path) -> None:
+    for map_name, first, second, limit, one, two, defender, axis, allies in EVENING:
+        for number, time, allowed, taken, sides in (
+            (1, first, limit, one, (axis, allies)),
+            (2, second, one, two, (allies, axis)),
+        ):
+            text = header(map_name, number, allowed, taken, defender=defender) + "".join(
+                # In the second round everybody has done twice what he had done in the first.
+                line(
+                    f"{name:X<8}", f"^3{name}", team, f"16 {number} {4 * number} {number} 0 0",
+                    {0: 100 * number, 20: 4 * number, 22: 5.0 * number},
+                )
+                for team, side in enumerate(sides, 1)
+                for name in side
+            )  # fmt: skip
+            stats_files.write(directory, f"2026-11-20-{time}-{map_name}-round-{number}.txt", text)
+
+
+@pytest.fixture
+async def evening(db, import_all, tmp_path):
+    write_evening(tmp_path / "files")
+    outcome = await import_all(tmp_path / "files")
+    assert set(outcome.values()) == {True}
+    return db
+
+
+async def test_teams_keep_their_name_over_sides_maps_and_substitutes(evening):
+    matches = await matches_of_session(evening, 1)
+    assert [match.map_name for match in matches] == ["radar", "supply", "frost", "goldrush"]
+    teams = [tuple(set(team.values()) for team in match.teams) for match in matches]
+    assert teams == [({A, B}, {C, D}), ({A, B}, {C, D}), ({A, B}, {C, E}), ({A, B}, {C, E})]
+    assert [match.began_as_axis for match in matches] == [0, 0, 1, 1]
+
+
+async def test_the_teams_are_in_the_database_as_json(evening):
+    rows = await evening.fetch_all(
+        "SELECT session_start_date, team_name, player_guids, player_names FROM session_teams "
+        "WHERE map_name = ? ORDER BY team_name",
+        "goldrush",
+    )
+    assert [(row["session_start_date"], row["team_name"]) for row in rows] == [
+        ("2026-11-20", "Team A"),
+        ("2026-11-20", "Team B"),
+    ]
+    assert sorted(json.loads(rows[0]["player_guids"])) == ["AnnaXXXX", "BenXXXXX"]
+    assert sorted(json.loads(rows[1]["player_names"])) == [C, E]
+    assert await evening.fetch_value("SELECT COUNT(*) FROM session_teams") == 8
+
+
+async def test_the_scores_of_the_evening(evening):
+    assert await last_session(evening) == 1
+    scores = await score_session(evening, 1)
+    assert [(score.map_name, score.points) for score in scores] == [
+        ("radar", (2, 0)),
+        ("supply", (2, 0)),
+        ("frost", (1, 1)),
+        ("goldrush", (0, 2)),
+    ]
+    assert total(scores) == (5, 3)
+
+
+async def test_a_match_that_is_still_going_on_gives_no_points(db, import_all, tmp_path):
+    write_evening(tmp_path / "files")
+    for path in (tmp_path / "files").glob("*goldrush-round-2*"):
+        path.unlink()
+    await import_all(tmp_path / "files")
+    last = (await score_session(db, 1))[-1]
+    assert (last.map_name, last.second_time, last.points) == ("goldrush", None, (0, 0))
+
+
+async def test_a_match_imported_late_renames_the_teams_after_it(evening, import_all, tmp_path):
+    before = await matches_of_session(evening, 1)
+    assert set(before[0].teams[0].values()) == {A, B}
+    # The evening began with a match in which the others were Axis.
+    first = header("oasis", 1, "9:00", "9:00") + "".join(
+        line(f"{name:X<8}", name, team, "0", {22: 9.0})
+        for name, team in ((C, 1), (D, 1), (A, 2), (B, 2))
+    )
+    stats_files.write(tmp_path / "late", "2026-11-20-195500-oasis-round-1.txt", first)
+    await import_all(tmp_path / "late")
+    row = await evening.fetch_one(
+        "SELECT player_names FROM session_teams WHERE map_name = ? AND team_name = ?",
+        *("goldrush", "Team A"),
+    )
+    assert sorted(json.loads(row["player_names"])) == [C, E]
+
+
+def test_one_who_changes_teams_counts_where_he_was_last_and_spectators_nowhere():
+    rows = [
+        {"match_id": "m", "map_name": "x", "round_number": number, "player_guid": guid,
+         "clean_name": guid.lower(), "team": team}
+        for number, guid, team in ((1, "P", 1), (1, "Q", 2), (1, "R", 1), (1, "S", 3),
+                                   (2, "P", 2), (2, "Q", 1), (2, "R", 1))
+    ]  # fmt: skip
+    (match,) = recognise_teams(rows)
+    assert match.teams == ({"P": "p"}, {"Q": "q", "R": "r"})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "round_"),
+    [
+        (("10:00", "7:00"), ("7:00", "6:59"), 2),
+        (("10:00", "7:00"), ("7:00", "7:00"), 1),
+        (("10:00", "10:00"), ("10:00", "9:00"), 2),
+        (("10:00", "10:00"), ("10:00", "10:00"), None),
+    ],
+)
+def test_who_wins_a_match(first, second, round_):
+    rounds = [{"time_limit": limit, "actual_time": actual} for limit, actual in (first, second)]
+    assert attackers_win(*rounds) == round_
+
+
+async def test_the_report_of_the_last_session(evening):
+    report = await last_session_report(evening)
+    assert (report.date, report.rounds, len(report.scores)) == ("2026-11-20", 8, 4)
+    assert {player.name for player in report.players} == {A, B, C, D, E}
+    anna = next(player for player in report.players if player.name == A)
+    # 8 rounds of 5 minutes with 100 damage and one kill each.
+    assert (anna.rounds, anna.kills, anna.deaths, anna.damage, anna.dpm) == (8, 8, 0, 800, 20.0)
+
+
+async def test_no_report_without_rounds(db):
+    assert await last_session_report(db) is None
+
+
+@pytest.mark.usefixtures("evening")
+async def test_the_command_line(database_environment):
+    command = [sys.executable, "tools/stopwatch_scoring.py"]
+    checkout = Path(__file__).resolve().parents[2] / "reference_bot"
+    environment = {"PATH": os.environ["PATH"]} | database_environment
+
+    def run(*options):
+        return subprocess.run(
+            [*command, *options], cwd=checkout, env=environment, text=True, capture_output=True
+        )
+
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [text.split() for text in done.stdout.splitlines()]
+    assert lines[1] == ["radar", "6:00", "/", "6:00", "2", "0"]
+    assert lines[-1] == ["total", "5", "3"]
+    assert run("--session", "99").stdout == "no rounds of that session\n"
