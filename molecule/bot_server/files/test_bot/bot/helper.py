@@ -1,1 +1,3 @@
+"""What a release differs in."""
+
 VERSION = 1

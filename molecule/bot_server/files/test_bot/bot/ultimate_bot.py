@@ -12,29 +12,51 @@ from dotenv import dotenv_values
 from helper import VERSION
 
 MODE = os.environ.get("BOT_MODE", "well")
+EXTENSIONS = ["cogs.greeting"]  # named in a text only, as discord.py's load_extension takes it
 
 
 def notify(message: str) -> None:
-    address = os.environ["NOTIFY_SOCKET"]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.sendto(message.encode(), address.replace("@", "\0", 1))
+    """Tell systemd, where it listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(message.encode(), address.replace("@", "\0", 1))
+
+
+def may_write(path: str) -> bool:
+    """Try to make a file."""
+    try:
+        Path(path).write_text("")
+    except OSError:
+        return False
+    return True
 
 
 def main() -> None:
-    print(f"version {VERSION}, mode {MODE}, {len(dotenv_values('.env'))} settings from a file")
-    Path("logs/bot.log").open("a").write(f"start {time.time()} {VERSION}\n")
+    """Leave traces for the tests, then wait or go wrong."""
+    settings = len(dotenv_values(".env"))
+    print(f"version {VERSION}, mode {MODE}, {settings} settings from a file")
+    with Path("logs/bot.log").open("a") as log:
+        log.write(f"start {time.time()} version {VERSION}\n")
     Path("local_stats/seen.txt").write_text("a file from the game server\n")
-    Path("temp/environment.json").write_text(json.dumps(dict(os.environ)))
+    tried = ["etlegacy_production.db", "bot/x", "/etc/testbot/x", "/opt/testbot/x", "/root/x", "/tmp/x"]
+    tried += ["/var/lib/x", "/var/tmp/x", "temp/x", "/var/lib/testbot/matplotlib/x", "/srv/open/x"]
+    traces = {
+        "environment": dict(os.environ),
+        "may_write": {path: may_write(path) for path in tried},
+        "devices": sorted(os.listdir("/dev")),
+        "processes": [name for name in os.listdir("/proc") if name.isdigit()],
+    }
+    Path("temp/traces.json").write_text(json.dumps(traces))
     if MODE == "exit-zero":
-        print("no token, token is", os.environ.get("BOT_TOKEN"))
+        print("no such token:", os.environ.get("BOT_TOKEN"))
         sys.exit(0)
     if MODE == "never-ready":
         time.sleep(3600)
-    if "NOTIFY_SOCKET" in os.environ:
-        notify("READY=1")
+    notify("READY=1")
     if MODE == "crash-later":
-        time.sleep(3)
-        raise SystemExit(f"lost the gateway, token was {os.environ.get('BOT_TOKEN')}")
+        time.sleep(2)
+        raise SystemExit(f"lost the gateway, the token was {os.environ.get('BOT_TOKEN')}")
     signal.pause()
 
 

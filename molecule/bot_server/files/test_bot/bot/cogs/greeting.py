@@ -1,0 +1,3 @@
+"""An extension."""
+
+GREETING = "gg"
