@@ -149,8 +149,10 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def ferry_fits(value: float, precision: int, scale: int) -> bool:
+def ferry_fits(value: Any, precision: int, scale: int) -> bool:
     """Tell whether a number's shortest decimal form fits numeric(precision, scale)."""
+    if not isinstance(value, (int, float)):  # SQLite evaluates AND in any order
+        return False
     number = Decimal(repr(value))
     if not number.is_finite():
         return False

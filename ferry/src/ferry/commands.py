@@ -131,6 +131,7 @@ class Journey:
                 self.report.not_carried([*plan.not_carried, *lost])
                 self._prove(source.connection, target, schema, namespace)
                 self.show_not_carried()
+                source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
         return "copied"
 

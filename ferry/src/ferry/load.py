@@ -40,7 +40,8 @@ def _field(name: str, kind: Kind) -> str:
             escaped = f"replace({escaped}, char({code}), '\\{letter}')"
         return f"ifnull({escaped}, '\\N')"
     if kind == Kind.BYTEA:
-        return f"ifnull('\\\\x' || hex({column}), '\\N')"
+        # hex(NULL) is '', not NULL.
+        return f"iif({column} IS NULL, '\\N', '\\\\x' || hex({column}))"
     return f"ifnull({column}, '\\N')"
 
 
@@ -61,7 +62,9 @@ def copy_table(
     texts = [name for name in names if census.columns[name].kind not in _FROM_PYTHON]
     numbers = [name for name in names if census.columns[name].kind in _FROM_PYTHON]
     lines = [
-        " || char(9) || ".join(
+        # Even where it is one column alone: a text.
+        "'' || "
+        + " || char(9) || ".join(
             _field(name, census.columns[name].kind)
             for name in texts[start : start + _COLUMNS_PER_LINE]
         )

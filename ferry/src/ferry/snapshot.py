@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAGIC = b"SQLite format 3\x00"
 LOCK_TIMEOUT = 30.0  # seconds to wait for another program's write lock
@@ -76,6 +76,7 @@ class OpenSource(NamedTuple):
     path: str  # the file that is really read: the source, or a private copy of it
     live: bool  # another program may write; the open transaction shields us
     warnings: list[str]
+    check_unchanged: Callable[[], None]  # raises SnapshotError if the file was written meanwhile
 
 
 def read_header(path: str) -> Header:
@@ -234,12 +235,16 @@ def open_source(path: str, workdir: str | None = None) -> Iterator[OpenSource]:
             stack.callback(connection.close)
         except sqlite3.DatabaseError as error:
             raise explain(path, error) from error
-        yield OpenSource(connection, uri, real, live, warnings)
-        if not live and fingerprint(path) != before:
-            raise SnapshotError(
-                f"{path} was written while it was read; stop the program that writes it, or take "
-                "a snapshot first"
-            )
+
+        def check_unchanged() -> None:
+            if not live and fingerprint(path) != before:
+                raise SnapshotError(
+                    f"{path} was written while it was read; stop the program that writes it, or "
+                    "take a snapshot first"
+                )
+
+        yield OpenSource(connection, uri, real, live, warnings, check_unchanged)
+        check_unchanged()
 
 
 def explain(path: str, error: sqlite3.Error) -> SnapshotError:

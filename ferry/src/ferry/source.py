@@ -16,7 +16,11 @@ from ferry import snapshot
 from ferry.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+# What SQLite says when it is the file's fault, not ours.
+_FAULTS_OF_THE_FILE = ("malformed", "not a database", "disk I/O error", "locked", "unable to open")
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Source:
     size: int
     header: snapshot.Header
     warnings: list[str]
+    # To be called before anything is committed; raises RefusedError (by way of open_sqlite).
+    check_unchanged: Callable[[], None]
 
     def describe(self) -> dict[str, Any]:
         """Return what the report says about the source."""
@@ -67,10 +73,13 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
                 size=Path(path).stat().st_size,
                 header=header,
                 warnings=list(opened.warnings),
+                check_unchanged=opened.check_unchanged,
             )
     except snapshot.SnapshotError as error:
         raise RefusedError(str(error)) from error
     except sqlite3.DatabaseError as error:
+        if not any(part in str(error) for part in _FAULTS_OF_THE_FILE):
+            raise
         raise RefusedError(str(snapshot.explain(path, error))) from error
     except PermissionError as error:
         raise RefusedError(f"{path} cannot be read: {error.strerror}") from error

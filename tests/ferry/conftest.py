@@ -1,0 +1,110 @@
+"""Fixtures of ferry's tests: SQLite files on demand, and the command as a user runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ferry.cli import app
+from typer.testing import CliRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+FERRY = Path(__file__).parents[2] / "ferry"
+
+
+class Outcome:
+    """What a run of ferry left behind."""
+
+    def __init__(self, result: Any, report: Path | None) -> None:
+        self.code: int = result.exit_code
+        self.out: str = result.stdout
+        self.err: str = result.stderr
+        self.text: str = result.output
+        self.report: dict[str, Any] = (
+            json.loads(report.read_text()) if report is not None and report.exists() else {}
+        )
+
+    def __repr__(self) -> str:
+        return f"exit {self.code}\n{self.text}"
+
+
+@pytest.fixture
+def ferry(tmp_path: Path) -> Callable[..., Outcome]:
+    """Run ``ferry ARGUMENTS`` with a report; returns the Outcome."""
+    number = 0
+
+    def run(*arguments: str | Path) -> Outcome:
+        nonlocal number
+        number += 1
+        words = [str(argument) for argument in arguments]
+        report = None
+        if words[0] != "snapshot" and "--report" not in words:
+            report = tmp_path / f"report-{number}.json"
+            words += ["--report", str(report)]
+        result = CliRunner().invoke(app, words, terminal_width=200)
+        return Outcome(result, report)
+
+    return run
+
+
+@pytest.fixture
+def make_sqlite(tmp_path: Path) -> Callable[..., Path]:
+    """Make a SQLite file from a script; ``rows`` are (statement, parameters) to run after it."""
+
+    def make(script: str, *rows: tuple[str, tuple[Any, ...]], name: str = "source.db") -> Path:
+        path = tmp_path / name
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.executescript(script)
+        for statement, parameters in rows:
+            connection.execute(statement, parameters)
+        connection.close()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bench() -> ModuleType:
+    """The generator of databases in the bot's shape (ferry/bench/generate.py)."""
+    spec = importlib.util.spec_from_file_location("ferry_bench", FERRY / "bench/generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def bot_database(bench: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small database in the bot's shape; do not change it."""
+    path = tmp_path_factory.mktemp("bot") / "bot.db"
+    bench.generate(path, weapons=2000)
+    return path
+
+
+@pytest.fixture
+def own_bot_database(bot_database: Path, tmp_path: Path) -> Path:
+    """A copy of the bot's database that a test may change."""
+    copy = tmp_path / "bot.db"
+    copy.write_bytes(bot_database.read_bytes())
+    return copy
+
+
+@pytest.fixture
+def contents_of() -> Callable[[Path], dict[str, str]]:
+    """Return the hashes of all files in a directory."""
+
+    def read(directory: Path) -> dict[str, str]:
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in directory.iterdir()
+            if path.is_file()
+        }
+
+    return read
