@@ -51,6 +51,7 @@ sshd: {description: Effective settings per user as sshd -T prints them., type: d
 listening: {description: TCP ports that are listened on beyond loopback., type: list}
 ssh_socket: {description: Whether systemd listens for sshd (socket activation)., type: bool}
 timezone: {description: Name of the time zone., type: str}
+connection: {description: SSH_CONNECTION of this session (client and server side)., type: list}
 guarded: {description: Whether a timer is set that reverts an unfinished change., type: bool}
 """
 
@@ -181,6 +182,25 @@ def listening_ports() -> list[int]:
     return sorted(ports)
 
 
+def ssh_connection() -> list[str]:
+    """Return SSH_CONNECTION of the session this runs in, split; empty where there is none.
+
+    sudo forgets the variable, so the parents are asked.
+    """
+    process = os.getpid()
+    while process > 1:
+        base = Path("/proc") / str(process)
+        try:
+            for pair in (base / "environ").read_bytes().split(b"\0"):
+                if pair.startswith(b"SSH_CONNECTION="):
+                    return pair.decode().partition("=")[2].split()
+            # The command's name, in parentheses, may itself hold spaces.
+            process = int((base / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return []
+    return []
+
+
 def main() -> None:
     """Entry point for Ansible."""
     options = {
@@ -208,6 +228,7 @@ def main() -> None:
         listening=listening_ports(),
         ssh_socket=code == 0,
         timezone=zone.strip().removeprefix("/usr/share/zoneinfo/"),
+        connection=ssh_connection(),
         guarded=Path("/var/lib/hardening/before.tar").exists(),
     )
 

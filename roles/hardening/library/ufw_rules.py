@@ -41,6 +41,9 @@ options:
 """
 
 RETURN = """
+differs:
+  description: The same as C(changed), for tasks that only ask and report C(changed) otherwise.
+  type: bool
 foreign:
   description: Rules of others, as ufw's files spell them.
   type: list
@@ -189,6 +192,7 @@ def main() -> None:
     after = {key: None for key in own if key in wanted} | dict.fromkeys(missing)
     result = {
         "changed": changed,
+        "differs": changed,
         "foreign": foreign,
         "added": described(missing, names),
         "removed": described(surplus, own),

@@ -1,5 +1,5 @@
 # MIT License, see LICENSE
-"""Lookup `ssh_banners`: which ports of a host answer as an SSH server, asked from here."""
+"""Lookup `ssh_banners`: which port of a host answers as an SSH server, asked from here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from ansible.plugins.lookup import LookupBase
 
 DOCUMENTATION = """
 name: ssh_banners
-short_description: Which ports of a host answer as an SSH server
+short_description: Which port of a host answers as an SSH server
 description:
-  - Opens a TCP connection to each port from the control machine and waits for C(SSH-2.0-).
-  - Asks again until at least one port has answered or the time is over, since a host that boots
-    and an sshd that reloads are silent for a moment.
+  - Opens a TCP connection from the control machine to one port after the other and waits for
+    C(SSH-2.0-), until one has answered.
+  - Asks again until the time is over, since a host that boots and an sshd that reloads are silent
+    for a moment.
 options:
   _terms:
     description: Ports, the preferred one first.
@@ -32,13 +33,15 @@ options:
 
 RETURN = """
 _raw:
-  description: For each port in the given order, C(port), C(ssh) (whether it answered) and C(found),
-    what was found there in words.
+  description: For each port that was asked, C(port), C(ssh) (whether it answered) and C(found), what
+    was found there in words; only the last one can have answered.
   type: list
   elements: dict
 """
 
 CONNECT_SECONDS = 3.0
+# A firewall that limits connections (six within 30 seconds) never lets in who asks more often.
+PAUSE_SECONDS = 7.0
 
 
 def look_at(host: str, port: int, seconds: float = CONNECT_SECONDS) -> dict[str, Any]:
@@ -66,13 +69,17 @@ class LookupModule(LookupBase):
     def run(
         self, terms: list[int], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Return what was found on each of the ports."""
+        """Return what was found on the ports up to the first that answered."""
         self.set_options(var_options=variables, direct=kwargs)
         host = self.get_option("host")
         ports = list(dict.fromkeys(int(port) for port in terms))
         give_up = time.monotonic() + self.get_option("patience")
         while True:
-            answers = [look_at(host, port) for port in ports]
-            if any(answer["ssh"] for answer in answers) or time.monotonic() >= give_up:
+            answers = []
+            for port in ports:
+                answers.append(look_at(host, port))
+                if answers[-1]["ssh"]:
+                    return answers
+            if time.monotonic() >= give_up:
                 return answers
-            time.sleep(1)
+            time.sleep(PAUSE_SECONDS)
