@@ -363,7 +363,7 @@ def play_match(
             player_line(
                 person,
                 names[person.guid],
-                2 if number == 2 and person.guid in first else 1,
+                int(number == 2 and person.guid in first),  # rounds played before this one
                 team,
                 records[person.guid],
             )
