@@ -176,6 +176,11 @@ def test_a_header_with_and_without_play_time():
     assert parse(short.encode()) == parse(text.encode())
 
 
+def test_the_play_time_stands_in_for_an_empty_actual_time():
+    text = header("supply", 1, "10:00", "0:00") + line(ALPHA, "a", 1)
+    assert parse(text.replace("\\0:00\\0\n", "\\0:00\\231.45\n").encode()).actual_time == "3:51"
+
+
 def test_every_beginning_of_a_file_is_refused_as_unfinished_or_has_all_it_shows():
     content = stats_files.supply_first().encode()
     for length in range(len(content)):

@@ -216,23 +216,31 @@ def parse(content: bytes) -> Round:
     server, map_name, config, number, defender, winner, limit, actual = parts[:8]
     if number not in ("1", "2"):
         raise StatsFileError(f"the header's round number is {number!r}, not 1 or 2")
-    seconds(limit), seconds(actual)
-    # A player who came back under the same GUID: the later line holds the present numbers.
-    players = {player.guid: player for player in map(_player, lines)}
     try:
-        return Round(
+        if seconds(actual) == 0 and len(parts) == 9:  # a newer script's only true time
+            played = round(float(parts[8]))
+            actual = f"{played // 60}:{played % 60:02d}"
+        round_ = Round(
             server=server,
             map_name=map_name,
             config=config,
             round_number=int(number),
             defender_team=int(defender),
             winner_team=int(winner),
-            time_limit=limit.strip(),
-            actual_time=actual.strip(),
-            players=tuple(players.values()),
+            time_limit=_checked_time(limit),
+            actual_time=_checked_time(actual),
+            players=(),
         )
     except ValueError as error:
         raise StatsFileError(f"the header: {error}") from None
+    # A player who came back under the same GUID: the later line holds the present numbers.
+    players = {player.guid: player for player in map(_player, lines)}
+    return replace(round_, players=tuple(players.values()))
+
+
+def _checked_time(text: str) -> str:
+    seconds(text)
+    return text.strip()
 
 
 def _player(line: str) -> Player:
