@@ -79,8 +79,7 @@ async def serve(settings: BotSettings, database: Database) -> None:
 
     """
     try:
-        for directory in (settings.local_stats, settings.temp):
-            directory.mkdir(parents=True, exist_ok=True)
+        settings.local_stats.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"BOT_STATE_DIR: {error}") from error
     notify("STATUS=waiting for the database")

@@ -43,6 +43,9 @@ POSTGRES = {
         ({"DATABASE_TYPE": "  "}, "no database is configured"),
         ({"DATABASE_TYPE": "mysql"}, "must be postgresql or sqlite, not 'mysql'"),
         ({"DATABASE_URL": "mysql://u:s3cret-word@h/d"}, "must begin with postgresql://"),
+        ({"DATABASE_URL": "postgresql://u:s3cret-word[@h:5432/d"}, "percent-encoded"),
+        ({"DATABASE_URL": "postgresql://u:s3cret-word/@h:5432/d"}, "percent-encoded"),
+        ({"DATABASE_URL": "postgresql://u:1?s3cret-word@h:5432/d"}, "percent-encoded"),
         (
             {"DATABASE_TYPE": "sqlite", "DATABASE_URL": "postgresql://u:s3cret-word@h/d"},
             "remove one of the two",

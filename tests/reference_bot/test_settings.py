@@ -30,7 +30,6 @@ def test_nothing_is_compulsory(tmp_path, monkeypatch):
 def test_the_state_may_live_outside_of_the_checkout():
     settings = BotSettings.from_environment({"BOT_STATE_DIR": "/var/lib/etlegacy-bot"})
     assert settings.local_stats == Path("/var/lib/etlegacy-bot/local_stats")
-    assert settings.temp == Path("/var/lib/etlegacy-bot/temp")
 
 
 def test_the_game_server():

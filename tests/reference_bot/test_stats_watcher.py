@@ -18,15 +18,14 @@ from support.stats_files import FIRST, SECOND
 
 @pytest.fixture
 def settings_with(tmp_path):
-    """A function that makes the bot's settings, with directories as the bot makes them."""
+    """A function that makes the bot's settings, with the directory as the bot makes it."""
 
     def make(*environments: dict[str, str]) -> BotSettings:
         values = {"BOT_STATE_DIR": str(tmp_path / "state"), "STATS_SETTLE_SECONDS": "0.05"}
         for environment in environments:
             values |= environment
         settings = BotSettings.from_environment(values)
-        for directory in (settings.local_stats, settings.temp):
-            directory.mkdir(parents=True, exist_ok=True)
+        settings.local_stats.mkdir(parents=True, exist_ok=True)
         return settings
 
     return make

@@ -47,7 +47,6 @@ async def test_fetches_imports_and_says_ready(
     assert await count(db, "processed_files") == 2
     here = {path.name for path in (tmp_path / "state" / "local_stats").iterdir()}
     assert here == {stats_files.FIRST, stats_files.SECOND}
-    assert list((tmp_path / "state" / "temp").iterdir()) == []
     await bot.wait_for_notice("STATUS=watching")
     assert await bot.stop() == 0
     await bot.wait_for_notice("STOPPING=1")

@@ -210,6 +210,14 @@ def _chosen_backend(named: str | None, url: str | None) -> str:
         raise DatabaseConfigurationError(
             "DATABASE_URL must begin with postgresql:// or sqlite:///"  # the rest may be secret
         )
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, parse_qs(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise DatabaseConfigurationError(
+            "DATABASE_URL is no valid URL; in a password, characters like / ? # @ [ % must be "
+            "percent-encoded (or set DATABASE_PASSWORD instead)"
+        ) from None
     if backend not in (None, names[scheme]):
         raise DatabaseConfigurationError(
             f"DATABASE_TYPE={named}, but DATABASE_URL is for {names[scheme]}: remove one of the two"

@@ -35,7 +35,7 @@ class SshSettings:
 class BotSettings:
     """Everything but the database. Times are in seconds."""
 
-    state: Path  # holds local_stats/ and temp/
+    state: Path  # holds local_stats/
     ssh: SshSettings | None  # None: only local_stats/ is watched
     poll_interval: float = 30.0
     settle_time: float = 2.0  # a file must stay unchanged this long before it is fetched
@@ -47,11 +47,6 @@ class BotSettings:
     def local_stats(self) -> Path:
         """Every stats file that was ever fetched."""
         return self.state / "local_stats"
-
-    @property
-    def temp(self) -> Path:
-        """Files on their way; on the same file system as ``local_stats``."""
-        return self.state / "temp"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> BotSettings:

@@ -57,12 +57,11 @@ class StatsSource:
                 found[name.text] = RemoteFile(name, entry.attrs.size, entry.attrs.mtime)
         return found
 
-    async def fetch(self, file: RemoteFile, temp: Path, target: Path) -> bool:
+    async def fetch(self, file: RemoteFile, target: Path) -> bool:
         """Copy a file into the directory ``target``; it appears there whole or not at all.
 
         Args:
             file: what to fetch, as it was listed.
-            temp: directory for the unfinished copy, on the same file system as ``target``.
             target: directory that the file goes to.
 
         Returns:
@@ -73,7 +72,7 @@ class StatsSource:
 
         """
         remote = f"{self._settings.directory.rstrip('/')}/{file.name.text}"
-        partial = temp / file.name.text
+        partial = target / f".{file.name.text}.part"  # a name that is no round's
         with self._errors():
             sftp = await self._client()
             async with asyncio.timeout(ANSWER_TIMEOUT):

@@ -125,7 +125,7 @@ class StatsWatcher:
 
         async def fetch(file: RemoteFile) -> None:
             async with gate:
-                await self._source.fetch(file, self._settings.temp, self._settings.local_stats)
+                await self._source.fetch(file, self._settings.local_stats)
 
         async with asyncio.TaskGroup() as group:
             for text in wanted & self._remote.keys():
