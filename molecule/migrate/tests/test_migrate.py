@@ -1,0 +1,87 @@
+"""After migrate, rollback, refusals, a failed move and a last move: what the machines say."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import testinfra
+
+ARTIFACTS = Path(os.environ["ETL_CACHE"]) / "world.migrate" / "artifacts"
+
+
+def machine(name):
+    return testinfra.get_host(f"docker://migrate-{name}")
+
+
+def sql(query):
+    result = machine("database-vps").run("runuser -u postgres -- psql -X -At -d etlegacy_stats -c %s", query)
+    assert result.rc == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_exactly_one_bot_runs_and_it_is_the_new_one():
+    assert machine("bot-vps").service("etlegacy-bot").is_running
+    assert not machine("old-pc").service("etlegacy-bot").is_running
+
+
+def test_the_old_bot_cannot_be_started_by_mistake():
+    old_pc = machine("old-pc")
+    result = old_pc.run("systemctl start etlegacy-bot")
+    assert result.rc != 0
+    assert "Assertion failed" in result.stderr
+    assert not old_pc.service("etlegacy-bot").is_running
+
+
+def test_the_new_bot_speaks_tls_to_the_database():
+    sessions = sql(
+        "SELECT count(*), bool_and(ssl) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE usename = 'etlegacy_app'"
+    )
+    count, encrypted = sessions.split("|")
+    assert int(count) >= 1
+    assert encrypted == "t"
+
+
+def test_every_stats_file_of_the_game_server_is_in_the_database_once():
+    written = machine("game-server").check_output("ls /srv/etstats/stats").split()
+    rounds = {name for name in written if name.endswith(("-round-1.txt", "-round-2.txt"))}
+    assert set(sql("SELECT filename FROM processed_files WHERE success").split("\n")) == rounds
+    assert int(sql("SELECT count(*) FROM rounds")) == len(rounds)
+
+
+def test_the_next_insert_gets_a_free_id():
+    assert sql(
+        "BEGIN; INSERT INTO player_aliases (guid, alias) VALUES ('00000000', 'sequence check') RETURNING id > "
+        "(SELECT coalesce(max(id), 0) FROM player_aliases); ROLLBACK"
+    ).split("\n")[1:2] == ["t"]
+
+
+def test_the_application_role_cannot_change_the_schema():
+    assert sql("SELECT has_schema_privilege('etlegacy_app', 'public', 'CREATE')") == "f"
+    assert sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == "etlegacy_owner"
+
+
+def test_the_failed_move_left_its_copy_aside_and_said_so():
+    assert int(sql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'aside\\_%'")) >= 1
+
+
+@pytest.mark.parametrize("machine_name", ["old-pc", "bot-vps"])
+def test_no_snapshot_is_left_lying_about(machine_name):
+    assert machine(machine_name).check_output("find /var/tmp /tmp -name 'etl-*' -o -name '*.db' -not -name corrupt.db -not -name text.db") == ""
+
+
+def test_the_migration_password_is_nowhere_on_the_bot_server():
+    bot = machine("bot-vps")
+    assert not bot.file("/var/lib/ferry/pgpass").exists
+    assert bot.run("grep -rqs molecule-migrate-migrator /etc /opt /var/lib /var/log /root /home").rc == 1
+
+
+def test_the_evidence_is_on_the_control_machine():
+    state = json.loads((ARTIFACTS / "state.json").read_text())
+    assert state["stage"] == "settled"
+    assert state["downtime_seconds"] > 0
+    proof = json.loads((ARTIFACTS / "verify.json").read_text())
+    assert proof["exit_code"] == 0
+    assert all(table["equal"] for table in proof["tables"])
+    assert len(proof["tables"]) == 7
+    assert proof["target"]["tls"] is True
