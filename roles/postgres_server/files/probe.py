@@ -1,12 +1,16 @@
 """Look at the host, change nothing, and print what the role has to know as one JSON object.
 
-Runs under the host's own Python (3.10 or newer), standard library only. Argument: major version.
+One call in place of one per module: whatever is found to be as it should be is not touched again.
+Runs under the host's own Python (3.10 or newer), standard library only. Argument: a JSON object
+with `major`, and the names to look for in `files`, `packages`, `units` and `users`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -64,8 +68,46 @@ def certificate() -> str:
     return certificate_file.read_text()
 
 
-def main(major: str) -> None:
+def state_of(path: str) -> str:
+    """Return digest (or "directory"), mode, owner and group of ``path``; "absent" without it."""
+    file = Path(path)
+    if not file.exists():
+        return "absent"
+    status = file.stat()
+    kind = "directory" if file.is_dir() else hashlib.sha256(file.read_bytes()).hexdigest()
+    return f"{kind} {status.st_mode & 0o7777:04o} {file.owner()} {file.group()}"
+
+
+def installed(packages: list[str]) -> list[str]:
+    """Return those of ``packages`` that are installed."""
+    answer = subprocess.run(
+        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages],
+        capture_output=True,
+        text=True,
+        check=False,  # 1 where one of them is not known
+    )
+    lines = [line.split() for line in answer.stdout.splitlines()]
+    return [name for name, status in lines if status == "installed"]
+
+
+def units_amiss(units: dict[str, dict[str, str]]) -> list[str]:
+    """Return the units of which a property is not what ``units`` wants."""
+    amiss = []
+    for unit, wanted in units.items():
+        answer = subprocess.run(
+            ["systemctl", "show", unit, f"--property={','.join(wanted)}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        if dict(line.split("=", 1) for line in answer.stdout.splitlines()) != wanted:
+            amiss.append(unit)
+    return amiss
+
+
+def main(asked: dict) -> None:
     """Print the findings."""
+    major = asked["major"]
     found = clusters()
     print(
         json.dumps(
@@ -76,9 +118,15 @@ def main(major: str) -> None:
                 "free_mb": min(free_mb("/var/lib/postgresql"), free_mb("/var/backups")),
                 "memory_mb": memory_mb(),
                 "certificate": certificate(),
+                "files": {path: state_of(path) for path in asked["files"]},
+                "packages": installed(asked["packages"]),
+                "units_amiss": units_amiss(asked["units"]),
+                "users": [
+                    user.pw_name for user in pwd.getpwall() if user.pw_name in asked["users"]
+                ],
             }
         )
     )
 
 
-main(sys.argv[1])
+main(json.loads(sys.argv[1]))

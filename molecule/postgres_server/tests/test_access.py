@@ -1,0 +1,115 @@
+"""Who gets in, tried from where they would come from."""
+
+from __future__ import annotations
+
+import pytest
+from scenario import ADDRESS, PASSWORD, VERIFIED
+
+APP = f"dbname=etlegacy_stats user=etlegacy_app host={ADDRESS['database']}"
+APP_PASSWORD = PASSWORD["etlegacy_app"]
+NO_ENTRY = "no pg_hba.conf entry for host"
+
+
+@pytest.mark.parametrize("name", ["database", "database13"])
+def test_the_client_gets_in_and_knows_whom_it_talks_to(client, name) -> None:
+    for host in (ADDRESS[name], name):
+        dsn = f"dbname=etlegacy_stats user=etlegacy_app host={host} {VERIFIED}"
+        result = client.psql(
+            dsn,
+            "SELECT version, bits >= 128 FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+            APP_PASSWORD,
+        )
+        assert result.stdout.strip() == "TLSv1.3|t", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("dsn", "password", "message"),
+    [
+        pytest.param(f"{APP} sslmode=disable", APP_PASSWORD, "no encryption", id="without TLS"),
+        pytest.param(
+            f"{APP} sslmode=verify-full sslrootcert=/root/other-ca.crt",
+            APP_PASSWORD,
+            "certificate verify failed",
+            id="trusting another authority",
+        ),
+        pytest.param(
+            f"dbname=etlegacy_stats user=etlegacy_app host=not-the-server "
+            f"hostaddr={ADDRESS['database']} {VERIFIED}",
+            APP_PASSWORD,
+            'does not match host name "not-the-server"',
+            id="under another name",
+        ),
+        pytest.param(
+            f"{APP} {VERIFIED}", "wrong", "password authentication failed", id="wrong password"
+        ),
+        pytest.param(f"{APP} {VERIFIED}", "", "no password supplied", id="no password"),
+        pytest.param(
+            f"dbname=etlegacy_stats user=etlegacy_readonly host={ADDRESS['database']} {VERIFIED}",
+            PASSWORD["etlegacy_readonly"],
+            NO_ENTRY,
+            id="a role that may not come from there",
+        ),
+        pytest.param(
+            f"dbname=postgres user=etlegacy_app host={ADDRESS['database']} {VERIFIED}",
+            APP_PASSWORD,
+            NO_ENTRY,
+            id="another database",
+        ),
+        pytest.param(
+            f"dbname=postgres user=postgres host={ADDRESS['database']} {VERIFIED}",
+            "x",
+            NO_ENTRY,
+            id="the superuser",
+        ),
+        pytest.param(
+            f"dbname=etlegacy_stats user=etlegacy_owner host={ADDRESS['database']} {VERIFIED}",
+            "x",
+            NO_ENTRY,
+            id="the owner",
+        ),
+        pytest.param(
+            f"dbname=etlegacy_stats user=postgres_backup host={ADDRESS['database']} {VERIFIED}",
+            "x",
+            NO_ENTRY,
+            id="the backup role",
+        ),
+    ],
+)
+def test_the_client_is_refused(client, dsn, password, message) -> None:
+    result = client.psql(dsn, "SELECT 1", password)
+    assert result.rc == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("role", ["etlegacy_app", "etlegacy_migrator", "etlegacy_readonly"])
+def test_the_right_login_is_refused_from_another_address(outsider, role) -> None:
+    result = outsider.login(role, "SELECT 1")
+    assert result.rc == 2
+    assert f'{NO_ENTRY} "{ADDRESS["outsider"]}"' in result.stderr
+
+
+def test_developers_get_in_through_a_tunnel_only(database) -> None:
+    """An SSH tunnel ends on the server itself."""
+    dsn = (
+        "host=localhost dbname=etlegacy_stats user=etlegacy_readonly "
+        "sslmode=verify-full sslrootcert=/etc/postgresql/tls/ca.crt"
+    )
+    assert database.psql(dsn, "SELECT 1", PASSWORD["etlegacy_readonly"]).rc == 0
+
+
+def test_local_roles_are_bound_to_their_system_users(server) -> None:
+    ask = "psql -XAtq -d etlegacy_stats -U %s -c 'SELECT count(*) > 0 FROM pg_stat_activity'"
+    assert server.ok(ask, "postgres_monitor") == "t"
+    for role in ("postgres", "postgres_backup"):
+        refused = server.run(ask, role)
+        assert refused.rc == 2
+        assert "Peer authentication failed" in refused.stderr
+
+
+def test_nothing_else_listens(server) -> None:
+    listening = server.ok("ss -Htln 'sport = :5432'").split("\n")
+    local = {line.split()[3] for line in listening}
+    assert local == {"127.0.0.1:5432", "[::1]:5432", f"{ADDRESS[server.name]}:5432"} or local == {
+        "127.0.0.1:5432",
+        f"{ADDRESS[server.name]}:5432",
+    }

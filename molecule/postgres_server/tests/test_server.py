@@ -1,0 +1,140 @@
+"""The running server: settings, certificate, changes without a restart, second run, no secrets."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from scenario import ADDRESS, PASSWORD
+
+STARTED = "SELECT pg_postmaster_start_time()"
+SERIAL = (
+    "openssl s_client -starttls postgres -connect %s:5432 </dev/null 2>/dev/null"
+    " | openssl x509 -noout -serial"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data_checksums", "on"),
+        ("server_encoding", "UTF8"),
+        ("password_encryption", "scram-sha-256"),
+        ("ssl", "on"),
+        ("ssl_min_protocol_version", "TLSv1.2"),
+        ("shared_buffers", "512MB"),  # a quarter of postgres_server_memory_mb
+        ("effective_cache_size", "1536MB"),
+        ("maintenance_work_mem", "128MB"),
+        ("work_mem", "5MB"),
+        ("max_connections", "100"),
+        ("log_destination", "syslog"),
+        ("shared_preload_libraries", "pg_stat_statements"),
+    ],
+)
+def test_setting_is_in_force(server, name, value) -> None:
+    assert server.sql(f"SHOW {name}") == value
+
+
+def test_version_and_locale(server) -> None:
+    version = {"database": "15", "database13": "17"}[server.name]
+    assert server.sql("SHOW server_version").split(".")[0] == version
+    locale = "SELECT datcollate, datctype FROM pg_database WHERE datname = 'etlegacy_stats'"
+    assert server.sql(locale) == "C.UTF-8|C.UTF-8"
+
+
+def test_nothing_waits_for_a_restart_and_no_rule_is_faulty(server) -> None:
+    assert server.sql("SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
+    assert server.sql("SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL") == "0"
+
+
+def test_statistics_are_collected(server) -> None:
+    assert int(server.sql("SELECT count(*) FROM pg_stat_statements")) > 0
+
+
+def test_it_comes_back_after_a_reboot(server) -> None:
+    assert (
+        server.ok("systemctl is-enabled postgresql postgres-backup.timer").split()
+        == ["enabled"] * 2
+    )
+
+
+def test_only_postgres_reads_the_key_and_the_authority_s_key_stayed_at_home(server) -> None:
+    assert server.ok("stat -c %%U:%%G:%%a /etc/postgresql/tls/server.key") == "root:postgres:640"
+    assert "ca.key" not in server.ok("ls /etc/postgresql/tls")
+
+
+def test_connections_and_failures_are_in_the_journal_with_their_address(client, database) -> None:
+    client.psql(
+        f"host={ADDRESS['database']} dbname=etlegacy_stats user=etlegacy_app",
+        "SELECT 1",
+        "wrong-one",
+    )
+    journal = database.ok("journalctl -t postgres --since=-2min -o cat")
+    assert re.search(
+        rf"user=etlegacy_app db=etlegacy_stats .*client={ADDRESS['client']} "
+        r"FATAL: +password authentication failed",
+        journal,
+    )
+
+
+class TestChanges:
+    def test_a_setting_and_a_new_certificate_need_no_restart(
+        self, converge, database, client
+    ) -> None:
+        started, serial = database.sql(STARTED), client.ok(SERIAL, ADDRESS["database"])
+        # 400 days before its end is now: the certificate is due.
+        result = converge(
+            postgres_server_settings={"deadlock_timeout": "2s"}, postgres_server_tls_renew_days=400
+        )
+        assert result.returncode == 0, result.stdout
+        assert database.sql("SHOW deadlock_timeout") == "2s"
+        assert client.ok(SERIAL, ADDRESS["database"]) != serial
+        assert client.login("etlegacy_app", "SELECT 1").rc == 0
+        assert database.sql(STARTED) == started
+
+    def test_a_run_that_broke_off_is_put_right_by_the_next(self, converge, database) -> None:
+        """The file is as it should be, but the server has not read it."""
+        database.sql("SET client_min_messages = error; SELECT 1")
+        database.ok(
+            "sed -i s/deadlock_timeout.*// /etc/postgresql/15/main/conf.d/90-postgres_server.conf"
+        )
+        assert database.sql("SHOW deadlock_timeout") == "2s"
+        result = converge()
+        assert result.returncode == 0, result.stdout
+        assert database.sql("SHOW deadlock_timeout") == "1s"
+
+    def test_what_only_a_restart_changes_is_restarted(self, converge, database) -> None:
+        started = database.sql(STARTED)
+        result = converge(postgres_server_max_connections=90)
+        assert result.returncode == 0, result.stdout
+        assert database.sql("SHOW max_connections") == "90"
+        assert database.sql(STARTED) != started
+        assert converge().returncode == 0
+
+    def test_an_override_elsewhere_is_noticed(self, converge, database) -> None:
+        database.sql("ALTER SYSTEM SET work_mem = '1MB'")
+        try:
+            result = converge()
+        finally:
+            database.sql("ALTER SYSTEM RESET work_mem")
+            database.sql("SELECT pg_reload_conf()")
+        assert result.returncode != 0
+        assert "work_mem (set in " in result.stdout
+
+
+def test_no_secret_is_in_any_log(server) -> None:
+    for password in PASSWORD.values():
+        found = server.run("grep -rlF -- %s /var/log /tmp /root /etc", password)
+        assert found.stdout == ""
+        assert server.run("journalctl --no-pager | grep -cF -- %s", password).stdout.strip() == "0"
+
+
+def test_no_secret_is_shown_on_the_control_machine(converge) -> None:
+    """Not even at the highest verbosity, in the run that sets the passwords anew."""
+    changed = {"postgres_server_app_password": "Molecule-other-2wE8rT5y"}
+    runs = (converge("-vvv", "--diff", **changed), converge("-vvv", "--diff"))
+    for run in runs:
+        assert run.returncode == 0, run.stdout
+        for password in (*PASSWORD.values(), *changed.values()):
+            assert password not in run.stdout + run.stderr
+    assert "changed=0" in converge().stdout
