@@ -95,7 +95,9 @@ async def serve(settings: BotSettings, database: Database) -> None:
         if settings.discord_token is None:
             log.info("DISCORD_BOT_TOKEN is not set: running without Discord")
         else:
-            tasks.append(asyncio.create_task(_discord(settings.discord_token, database, watcher)))
+            tasks.append(
+                asyncio.create_task(run_discord(settings.discord_token, database, watcher))
+            )
         log.info("ready")
         notify("READY=1\nSTATUS=ready")
         await asyncio.gather(*tasks)
@@ -106,8 +108,13 @@ async def serve(settings: BotSettings, database: Database) -> None:
         await database.close()
 
 
-async def _discord(token: str, database: Database, watcher: StatsWatcher) -> None:
-    """Keep the Discord side running; the import goes on while Discord is away."""
+async def run_discord(token: str, database: Database, watcher: StatsWatcher) -> None:
+    """Keep the Discord side running; the import goes on while Discord is away.
+
+    Raises:
+        SettingsError: Discord does not accept the token or the intents.
+
+    """
     while True:
         try:
             async with UltimateBot(database, watcher) as bot:

@@ -8,9 +8,9 @@ from bot.cogs.health_cog import HealthCog
 from bot.cogs.last_session_cog import LastSessionCog, embed_of
 from bot.core.database import DatabaseUnavailableError
 from bot.core.session_report import PlayerTotal, SessionReport
-from bot.core.settings import BotSettings
+from bot.core.settings import BotSettings, SettingsError
 from bot.core.stats_watcher import StatsWatcher
-from bot.ultimate_bot import UltimateBot
+from bot.ultimate_bot import UltimateBot, run_discord
 from discord.ext import commands
 from support import stats_files
 from tools.stopwatch_scoring import MatchScore
@@ -100,3 +100,47 @@ async def test_discord_names_are_not_formatting():
     report = SessionReport("2026-11-20", 1, [], [PlayerTotal("_a_*b*", 1, 1, 0, 10, 5.0)])
     assert r"\_a\_\*b\*" in embed_of(report).fields[1].value
     assert isinstance(embed_of(report), discord.Embed)
+
+
+# ------------------------------------------------------------------------------------ logging in
+
+
+async def log_in(db, watcher, monkeypatch, *outcomes):
+    """Let Discord answer each login as told; return the pauses between them."""
+    answers, pauses = iter(outcomes), []
+
+    async def start(_bot, _token):
+        raise next(answers)
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(UltimateBot, "start", start)
+    monkeypatch.setattr("bot.ultimate_bot.asyncio.sleep", sleep)
+    with pytest.raises(SettingsError) as caught:
+        await run_discord("token-word", db, watcher)
+    assert "token-word" not in str(caught.value)
+    return str(caught.value), pauses
+
+
+async def test_a_refused_token_is_a_wrong_setting(db, watcher, monkeypatch):
+    said, pauses = await log_in(db, watcher, monkeypatch, discord.LoginFailure("Improper token"))
+    assert said == "Discord refuses DISCORD_BOT_TOKEN: Improper token"
+    assert pauses == []
+
+
+async def test_a_missing_intent_is_a_wrong_setting(db, watcher, monkeypatch):
+    said, _ = await log_in(db, watcher, monkeypatch, discord.PrivilegedIntentsRequired(None))
+    assert "'message content'" in said
+
+
+async def test_discord_out_of_reach_is_tried_again(db, watcher, monkeypatch):
+    _, pauses = await log_in(
+        db,
+        watcher,
+        monkeypatch,
+        OSError("no route"),
+        discord.GatewayNotFound(),
+        discord.LoginFailure("Improper token"),
+    )
+    assert pauses == [30.0, 30.0]

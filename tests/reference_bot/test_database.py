@@ -364,6 +364,22 @@ async def test_without_a_statement_cache_each_statement_is_pinned_to_one_server(
             assert await session.execute("INSERT INTO t VALUES (?), (?)", 1, 2) == 2
 
 
+async def test_a_pooler_that_loses_prepared_statements_is_told_from_other_errors(database):
+    async with Database(settings_for(database)) as db:
+        with pytest.raises(DatabaseConfigurationError, match="DATABASE_STATEMENT_CACHE_SIZE=0"):
+            await db.execute("EXECUTE gone")
+
+
+async def test_an_error_is_one_line_with_what_the_server_says_about_it(database):
+    async with Database(settings_for(database)) as db:
+        await db.execute("CREATE TABLE t (a int PRIMARY KEY)")
+        await db.execute("INSERT INTO t VALUES (1)")
+        with pytest.raises(DatabaseValueError) as caught:
+            await db.execute("INSERT INTO t VALUES (1)")
+    assert "\n" not in str(caught.value)
+    assert "Key (a)=(1) already exists" in str(caught.value)
+
+
 async def test_the_pool_survives_a_restart_of_the_server(postgres_cluster, database):
     async with Database(settings_for(database)) as db:
         assert await db.fetch_value("SELECT 1") == 1

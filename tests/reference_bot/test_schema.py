@@ -18,7 +18,7 @@ TYPES = {
     "TIMESTAMP": "timestamp without time zone",
     "BIGINT": "bigint",
 }
-DEFAULTS = {"CURRENT_TIMESTAMP": "(now() AT TIME ZONE 'utc'::text)"}
+DEFAULTS = {"CURRENT_TIMESTAMP": "date_trunc('second'::text, (now() AT TIME ZONE 'utc'::text))"}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import database_manager
 import pytest
 from bot.core.database import Database
 from support import stats_files
@@ -88,14 +89,7 @@ async def test_a_stop_in_the_middle_of_an_import_loses_and_doubles_nothing(
     assert "Traceback" not in bot.output
     assert tuple(await db.fetch_one(NO_ROUNDS_LOST)) == (rounds, rounds / 2, rounds * 1.5)
     assert await count(db, "processed_files") == rounds
-    validated = await asyncio.to_thread(validate, database_environment)
-    assert validated.returncode == 0, validated.stdout
-
-
-def validate(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "database_manager.py", "validate"]
-    where = REPOSITORY / "reference_bot"
-    return subprocess.run(command, cwd=where, env=environment, text=True, capture_output=True)
+    assert await database_manager.validate(db) == 0
 
 
 @contextlib.asynccontextmanager

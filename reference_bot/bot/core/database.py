@@ -451,7 +451,15 @@ def _postgres_errors() -> Iterator[None]:
             raise DatabaseValueError(str(error)) from error
         raise DatabaseUnavailableError(f"the database connection was lost: {error}") from error
     except asyncpg.PostgresError as error:
-        raise _error_of_state(error.sqlstate or "")(f"PostgreSQL: {error}") from error
+        said = " ".join(
+            str(error).split()
+        )  # with DETAIL and HINT, which stand on lines of their own
+        if error.sqlstate in ("26000", "42P05"):  # prepared statement: not there, there already
+            raise DatabaseConfigurationError(
+                "a pooler between us and PostgreSQL mixes up prepared statements: set "
+                f"DATABASE_STATEMENT_CACHE_SIZE=0 ({said[:100]})"
+            ) from error
+        raise _error_of_state(error.sqlstate or "")(f"PostgreSQL: {said}") from error
 
 
 def _error_of_state(state: str) -> type[DatabaseError]:
