@@ -10,7 +10,7 @@ the same main process and the same restart counter. "Active" alone proves nothin
 that ends after a moment is active again and again.
 
 Prints JSON: ``healthy``, ``reason`` (a sentence when it is not), ``pid``, ``waited`` (seconds),
-``journal`` (the unit's last lines since this start). The exit code is 0 in both cases.
+``journal`` (text: the unit's last lines, those since this start). The exit code is 0 in both cases.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def main() -> None:
         "reason": reason,
         "pid": pid,
         "waited": round(time.monotonic() - started, 1),
-        "journal": journal.splitlines(),
+        "journal": journal.strip(),
     }
     print(json.dumps(verdict))
 

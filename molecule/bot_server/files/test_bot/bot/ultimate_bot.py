@@ -39,13 +39,14 @@ def main() -> None:
     with Path("logs/bot.log").open("a") as log:
         log.write(f"start {time.time()} version {VERSION}\n")
     Path("local_stats/seen.txt").write_text("a file from the game server\n")
-    tried = ["etlegacy_production.db", "bot/x", "/etc/testbot/x", "/opt/testbot/x", "/root/x", "/tmp/x"]
-    tried += ["/var/lib/x", "/var/tmp/x", "temp/x", "/var/lib/testbot/matplotlib/x", "/srv/open/x"]
+    tried = ["etlegacy_production.db", "bot/x", "/etc/testbot/x", "/opt/testbot/x", "/root/x"]
+    tried += ["/tmp/x", "/var/tmp/x", "/var/lib/x", "/var/lib/testbot/matplotlib/x"]
+    tried += ["temp/x", "/srv/open/x"]
     traces = {
         "environment": dict(os.environ),
         "may_write": {path: may_write(path) for path in tried},
-        "devices": sorted(os.listdir("/dev")),
-        "processes": [name for name in os.listdir("/proc") if name.isdigit()],
+        "devices": sorted(path.name for path in Path("/dev").iterdir()),
+        "processes": [path.name for path in Path("/proc").iterdir() if path.name.isdigit()],
     }
     Path("temp/traces.json").write_text(json.dumps(traces))
     if MODE == "exit-zero":

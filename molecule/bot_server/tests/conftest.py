@@ -1,0 +1,93 @@
+"""What the tests of this scenario share."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIO = Path(__file__).resolve().parent.parent
+REPOSITORY = SCENARIO.parent.parent
+
+
+class Deployment:
+    """Runs the scenario's converge.yml with other settings, as an operator would."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __call__(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Run it on Debian 12; returns exit code and everything it said."""
+        extra = self.directory / "settings.json"
+        extra.write_text(json.dumps(settings))
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+            "ETL_CACHE": str(REPOSITORY / ".cache"),
+            "MOLECULE_PROJECT_DIRECTORY": str(REPOSITORY),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        inventory = SCENARIO / "inventory" / "hosts.yml"
+        command = ["ansible-playbook", "-i", str(inventory), str(SCENARIO / "converge.yml")]
+        return subprocess.run(
+            [*command, "--limit", "bot", "--extra-vars", f"@{extra}", *options],
+            env=environment,
+            cwd=REPOSITORY,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=300,
+        )
+
+    def source(self, **files: str) -> Path:
+        """Return a copy of the test bot in which some files have other contents.
+
+        A name is written with `__` for `/` and without its ending, `.py` unless it is given.
+        """
+        copy = self.directory / "source"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(SCENARIO / "files" / "test_bot", copy)
+        for name, text in files.items():
+            path = copy / name.replace("__", "/")
+            (path if path.exists() else path.with_suffix(".py")).write_text(text)
+        return copy
+
+
+@pytest.fixture
+def deploy(tmp_path: Path) -> Deployment:
+    return Deployment(tmp_path)
+
+
+@pytest.fixture
+def service(host: Any) -> Any:
+    """Ask systemd for a property of the bot's unit."""
+
+    def ask(name: str) -> str:
+        return host.check_output(f"systemctl show testbot --property {name} --value").strip()
+
+    return ask
+
+
+@pytest.fixture
+def command_lines(host: Any) -> Any:
+    """Record all command lines of the machine; `with` gives a function that returns them."""
+
+    @contextlib.contextmanager
+    def record() -> Iterator[Any]:
+        out = f"/run/command-lines-{uuid.uuid4().hex}"
+        read = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"
+        loop = f"while sleep 0.05; do {read}; done > {out}"
+        host.check_output(f"systemd-run --quiet --unit {Path(out).name} sh -c {json.dumps(loop)}")
+        try:
+            yield lambda: host.file(out).content_string
+        finally:
+            host.run(f"systemctl stop {Path(out).name}")
+
+    return record

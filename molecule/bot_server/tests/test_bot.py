@@ -1,0 +1,140 @@
+"""What the role left behind, on Debian 12 and Debian 13."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SCENARIO = Path(__file__).resolve().parent.parent
+testinfra_hosts = ["docker://bot_server-bot", "docker://bot_server-trixie"]
+
+
+def wait_for(condition: Any, seconds: float = 15) -> bool:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.3)
+    return True
+
+
+@pytest.fixture
+def traces(host: Any) -> dict[str, Any]:
+    """What the bot wrote about itself."""
+    return json.loads(host.file("/var/lib/testbot/temp/traces.json").content_string)
+
+
+def test_runs_and_starts_with_the_system(host: Any) -> None:
+    assert host.service("testbot").is_running
+    assert host.service("testbot").is_enabled
+
+
+def test_environment_is_exactly_the_inventorys(traces: dict[str, Any]) -> None:
+    text = (SCENARIO / "inventory/group_vars/all/main.yml").read_text("utf-8")
+    wanted = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in yaml.safe_load(text)["hostile_environment"].items()
+    }
+    seen = traces["environment"]
+    assert {name: seen.get(name) for name in wanted} == wanted
+
+
+def test_writes_only_where_it_may(traces: dict[str, Any]) -> None:
+    may = {path for path, possible in traces["may_write"].items() if possible}
+    private = {"/tmp/x", "/var/tmp/x"}
+    assert may - private == {"temp/x", "/var/lib/testbot/matplotlib/x", "/srv/open/x"}
+
+
+def test_temporary_files_are_its_own(host: Any, traces: dict[str, Any]) -> None:
+    assert traces["may_write"]["/tmp/x"]
+    assert not host.file("/tmp/x").exists
+
+
+def test_sees_no_other_processes_and_no_disks(traces: dict[str, Any]) -> None:
+    assert len(traces["processes"]) == 1
+    assert not [name for name in traces["devices"] if name.startswith(("sd", "vd", "nvme", "mem"))]
+
+
+def test_exposure(host: Any) -> None:
+    out = host.check_output("systemd-analyze security testbot --no-pager")
+    score = float(out.split("exposure level for testbot.service:")[1].split()[0])
+    assert score <= 2.0, out
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "group", "mode"),
+    [
+        ("/etc/testbot", "root", "testbot", 0o750),
+        ("/etc/testbot/environment", "root", "testbot", 0o640),
+        ("/etc/testbot/database-ca.crt", "root", "testbot", 0o640),
+        ("/etc/testbot/game_known_hosts", "root", "testbot", 0o640),
+        ("/var/lib/testbot", "testbot", "testbot", 0o750),
+        ("/var/lib/testbot/local_stats", "testbot", "testbot", 0o750),
+        ("/var/lib/testbot/logs/bot.log", "testbot", "testbot", 0o640),
+        ("/var/lib/testbot/keys", "root", "testbot", 0o750),
+        ("/var/lib/testbot/keys/secret.pem", "root", "testbot", 0o640),
+        ("/var/lib/testbot/keys/id_ed25519", "testbot", "testbot", 0o600),
+        ("/opt/testbot", "root", "root", 0o755),
+        ("/opt/testbot/deployed.json", "root", "root", 0o600),
+        ("/opt/testbot/last_good", "root", "root", 0o700),
+        ("/etc/systemd/system/testbot.service", "root", "root", 0o644),
+    ],
+)
+def test_owner_and_mode(host: Any, path: str, owner: str, group: str, mode: int) -> None:
+    facts = host.file(path)
+    assert (facts.user, facts.group, oct(facts.mode)) == (owner, group, oct(mode))
+
+
+def test_code_belongs_to_root_and_only_root_may_change_it(host: Any) -> None:
+    found = host.check_output(
+        "find /opt/testbot/releases /opt/testbot/venvs -not -type l ! '(' -user root -group root ! -perm /022 ')'"
+    )
+    assert found == ""
+
+
+def test_user_cannot_log_in(host: Any) -> None:
+    user = host.user("testbot")
+    assert user.shell == "/usr/sbin/nologin"
+    assert user.uid < 1000
+    assert host.check_output("passwd --status testbot").split()[1] == "L"
+    assert host.run("su testbot -c true").rc != 0
+
+
+def test_state_is_outside_the_release(host: Any) -> None:
+    for name in ("local_stats", "logs", "temp"):
+        link = host.file(f"/opt/testbot/current/{name}")
+        assert link.linked_to == f"/var/lib/testbot/{name}"
+    assert host.file("/var/lib/testbot/local_stats/seen.txt").exists
+    assert not host.file("/var/lib/testbot/local_stats/README").exists  # came with the source
+
+
+def test_nothing_from_the_build_is_left(host: Any) -> None:
+    assert host.check_output("find /run -maxdepth 1 -name '*.check.environment'") == ""
+
+
+def test_killed_bot_runs_again(host: Any, service: Any) -> None:
+    before = service("MainPID")
+    host.check_output(f"kill -9 {before}")
+    assert wait_for(
+        lambda: service("ActiveState") == "active" and service("MainPID") not in ("0", before)
+    )
+
+
+def test_bot_that_ends_without_an_error_runs_again(host: Any, service: Any) -> None:
+    """To systemd SIGTERM is a clean end like exit code 0; on-failure would not restart it."""
+    before = service("MainPID")
+    host.check_output(f"kill -TERM {before}")
+    assert wait_for(
+        lambda: service("ActiveState") == "active" and service("MainPID") not in ("0", before)
+    )
+
+
+def test_public_key_fits_the_private_one(host: Any) -> None:
+    public = host.file("/var/lib/testbot/keys/id_ed25519.pub").content_string.split()
+    private = host.check_output("ssh-keygen -y -f /var/lib/testbot/keys/id_ed25519").split()
+    assert public[:2] == private[:2]
+    assert public[0] == "ssh-ed25519"

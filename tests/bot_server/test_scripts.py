@@ -1,0 +1,295 @@
+"""The scripts of the role bot_server, which run without Ansible."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+ROLE = Path(__file__).parents[2] / "roles" / "bot_server"
+
+
+def load(name: str) -> ModuleType:
+    """Import a script of the role."""
+    spec = importlib.util.spec_from_file_location(f"bot_server_{name}", ROLE / f"files/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+releases = load("releases")
+health_gate = load("health_gate")
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    """Make files below a directory."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_defaults_are_those_of_the_argument_specs() -> None:
+    specs = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    assert defaults == {name: spec["default"] for name, spec in specs["main"]["options"].items()}
+
+
+def test_every_input_is_in_the_readme() -> None:
+    readme = (ROLE / "README.md").read_text()
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    assert [name for name in defaults if f"`{name}`" not in readme] == []
+
+
+# -- pack_source
+
+
+def pack(directory: Path, archive: Path | str = "", **settings: Any) -> dict[str, Any]:
+    """Run the script."""
+    wanted = {"directory": str(directory), "exclude": ["*.pyc", ".git"], "leave_out": ["logs"]}
+    wanted |= {"archive": str(archive)} | settings
+    out = subprocess.check_output(
+        [sys.executable, ROLE / "files/pack_source.py", json.dumps(wanted)], text=True
+    )
+    return json.loads(out)
+
+
+def test_same_contents_give_the_same_archive(tmp_path: Path) -> None:
+    files = {"bot/a.py": "1", "bot/Zoë.py": "2", "z": "3"}
+    one = write(tmp_path / "one", files)
+    two = write(tmp_path / "two", dict(reversed(files.items())))
+    os.utime(two / "z", (1, 1))
+    (two / "z").chmod(0o600)
+    write(two, {"bot/a.pyc": "no", "bot/.git/HEAD": "no", "logs/bot.log": "no"})
+    assert pack(one, tmp_path / "1.gz") == pack(two, tmp_path / "2.gz")
+    assert (tmp_path / "1.gz").read_bytes() == (tmp_path / "2.gz").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["text", "name", "executable", "link"])
+def test_other_contents_have_another_name(tmp_path: Path, change: str) -> None:
+    one = write(tmp_path / "one", {"a": "1", "b": "1"})
+    before = pack(one)["digest"]
+    if change == "text":
+        (one / "a").write_text("2")
+    elif change == "name":
+        (one / "a").rename(one / "c")
+    elif change == "executable":
+        (one / "a").chmod(0o755)
+    else:
+        (one / "a").unlink()
+        (one / "a").symlink_to("b")
+    assert pack(one)["digest"] != before
+
+
+# -- import_check
+
+
+def check(root: Path, entry: str = "bot/main.py") -> list[str]:
+    """Run the script in a source tree and return the problems."""
+    out = subprocess.check_output(
+        [sys.executable, ROLE / "files/import_check.py", entry], cwd=root, text=True
+    )
+    return json.loads(out)["problems"]
+
+
+def test_a_sound_bot_passes_and_is_not_started(tmp_path: Path) -> None:
+    main = """
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bot.core import database
+from helper import name
+try:
+    import not_there_but_optional
+except ImportError:
+    not_there_but_optional = None
+if TYPE_CHECKING:
+    import only_for_types
+print("started")
+raise RuntimeError("there is no main guard here")
+"""
+    core = "print('imported')\nimport json\n\ndef later():\n    import only_when_called\n"
+    files = {"bot/main.py": main, "bot/helper.py": "name = 1\n", "bot/core/database.py": core}
+    root = write(tmp_path, files | {"old/attic.py": "import gone\nprint 'python 2'\n"})
+    (root / "bot/core/__init__.py").touch()
+    assert check(root) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"bot/main.py": "import undeclared\n"}, "bot/main.py, line 1: no module 'undeclared'"),
+        (
+            {"bot/main.py": "import helper\n", "bot/helper.py": "\nimport undeclared.part\n"},
+            "bot/helper.py, line 2: no module 'undeclared'",
+        ),
+        ({"bot/main.py": "from json import lods\n"}, "ImportError: cannot import name 'lods'"),
+        ({"bot/main.py": "def f(:\n"}, "bot/main.py, line 1: invalid syntax"),
+        (
+            {"bot/main.py": "X = ['cogs.one']\n", "bot/cogs/one.py": "<<<<<<< HEAD\n"},
+            "bot/cogs/one.py, line 1: invalid syntax",
+        ),
+        (
+            {"bot/main.py": "X = 'bot.cogs.two'\n", "bot/cogs/two.py": "import undeclared\n"},
+            "bot/cogs/two.py, line 1: no module 'undeclared'",
+        ),
+        (
+            {"bot/main.py": "from bot.missing import x\n", "bot/__init__.py": ""},
+            "ModuleNotFoundError: No module named 'bot.missing'",
+        ),
+        (
+            {"bot/main.py": "import helper\n", "bot/helper.py": "raise SystemExit('no token')\n"},
+            "SystemExit: no token",
+        ),
+    ],
+)
+def test_what_would_not_start_is_named(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    problems = check(write(tmp_path, files))
+    assert len(problems) == 1
+    assert problem in problems[0]
+
+
+# -- releases
+
+
+@pytest.fixture
+def bot(tmp_path: Path) -> Any:
+    """A bot's folders in a temporary directory."""
+    place = {name: str(tmp_path / name) for name in ("opt", "etc", "state")}
+    for path in (*place.values(), place["opt"] + "/releases", place["opt"] + "/venvs"):
+        Path(path).mkdir()
+    settings = {"name": "testbot", "requirements": "requirements.txt", "kept": 2} | place
+    host = releases.Host(settings)
+    host.unit = tmp_path / "testbot.service"
+    host.unit.write_text("[Service]\n")
+    return host
+
+
+def release(bot: Any, name: str, age: int) -> Path:
+    """Make a complete release of a given age, seconds, with an environment of its own."""
+    path = bot.releases / name
+    path.mkdir()
+    (path / releases.COMPLETE).write_text("{}")
+    os.utime(path / releases.COMPLETE, (1_000_000 - age, 1_000_000 - age))
+    (bot.venvs / name).mkdir()
+    (path / ".venv").symlink_to(bot.venvs / name)
+    return path
+
+
+def make_current(bot: Any, path: Path) -> None:
+    """Switch the link."""
+    bot.current.unlink(missing_ok=True)
+    bot.current.symlink_to(path)
+
+
+def test_merge_markers_are_refused_with_their_line(bot: Any, tmp_path: Path) -> None:
+    root = write(tmp_path / "r", {"requirements.txt": "a==1\n<<<<<<< HEAD\nb==1\n"})
+    with pytest.raises(releases.Refused, match=r"requirements.txt, line 2: merge marker '<<<<<<<'"):
+        bot.requirement_files(root)
+
+
+def test_included_files_count_and_have_to_be_there(bot: Any, tmp_path: Path) -> None:
+    files = {"requirements.txt": "-r more/base.txt\n", "more/base.txt": "-c pins.txt\nb\n"}
+    root = write(tmp_path / "r", files)
+    with pytest.raises(releases.Refused, match=r"more/pins.txt is included, but is not there"):
+        bot.requirement_files(root)
+    write(root, {"more/pins.txt": "b==1\n"})
+    found, local = bot.requirement_files(root)
+    assert [path.name for path in found] == ["requirements.txt", "base.txt", "pins.txt"]
+    assert not local
+
+
+@pytest.mark.parametrize("line", ["-e .", ".", "./wheels/a.whl", "a @ file:///x", "--editable lib"])
+def test_local_paths_are_noticed(bot: Any, tmp_path: Path, line: str) -> None:
+    assert bot.requirement_files(write(tmp_path / "r", {"requirements.txt": line + "\n"}))[1]
+
+
+def test_old_and_failed_releases_go_but_never_the_current(bot: Any) -> None:
+    current = release(bot, "current", age=500)
+    release(bot, "oldest", age=400)
+    release(bot, "newer", age=300)
+    (release(bot, "newest-but-failed", age=100) / releases.FAILED).touch()
+    make_current(bot, current)
+    answer = bot.settle()
+    assert sorted(answer["removed"]) == ["newest-but-failed", "oldest"]
+    assert {path.name for path in bot.releases.iterdir()} == {"current", "newer"}
+    assert {path.name for path in bot.venvs.iterdir()} == {"current", "newer"}
+
+
+def test_going_back_restores_release_and_configuration(
+    bot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = release(bot, "good", age=100), release(bot, "bad", age=0)
+    environment = bot.etc / "environment"
+    environment.write_text("A=1\n")
+    environment.chmod(0o640)
+    make_current(bot, good)
+    bot.settle()
+    remembered = bot.fingerprint()
+
+    environment.write_text("A=2\n")
+    bot.unit.write_text("[Service]\nRestart=no\n")
+    make_current(bot, bad)
+    assert bot.fingerprint() != remembered
+
+    called = []
+    monkeypatch.setattr(releases.subprocess, "run", lambda argv, **_: called.append(argv))
+    assert bot.revert() == {"release": "good"}
+    assert called == [["systemctl", "daemon-reload"]]
+    assert bot.current.resolve() == good
+    assert environment.read_text() == "A=1\n"
+    assert environment.stat().st_mode & 0o777 == 0o640
+    assert bot.fingerprint() == remembered
+    assert (bad / releases.FAILED).exists()
+    assert not (good / releases.FAILED).exists()
+
+
+def test_going_back_where_nothing_was_healthy_changes_nothing(bot: Any) -> None:
+    make_current(bot, release(bot, "first", age=0))
+    assert bot.revert() == {"release": ""}
+    assert bot.current.resolve().name == "first"
+
+
+# -- health_gate
+
+
+def looks(*changes: dict[str, str]) -> Any:
+    """Return a `show` that gives one state after the other and stays at the last."""
+    state = {"ActiveState": "active", "SubState": "running", "MainPID": "10", "NRestarts": "0"}
+    state |= {"Result": "success", "ExecMainStatus": "0", "Type": "notify"}
+    states = [state | change for change in changes]
+    return lambda _: states.pop(0) if len(states) > 1 else states[0]
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        ([{}], ""),
+        ([{"ActiveState": "activating"}, {}], ""),
+        ([{}, {"MainPID": "11", "NRestarts": "1"}], "did not stay up"),
+        ([{}, {"NRestarts": "1"}], "did not stay up"),
+        ([{}, {"ActiveState": "activating", "SubState": "auto-restart"}], "did not stay up"),
+        ([{"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "2"}], "is failed: "),
+        (
+            [{"ActiveState": "activating", "SubState": "auto-restart"}],
+            "ended while it was starting",
+        ),
+        ([{"ActiveState": "activating"}], "did not say READY=1 within 0.4 seconds"),
+        ([{"ActiveState": "inactive"}], "is inactive"),
+    ],
+)
+def test_verdict(
+    monkeypatch: pytest.MonkeyPatch, states: list[dict[str, str]], reason: str
+) -> None:
+    monkeypatch.setattr(health_gate, "show", looks(*states))
+    monkeypatch.setattr(health_gate, "POLL", 0.02)
+    verdict, _ = health_gate.judge("testbot.service", seconds=0.1, timeout=0.4)
+    assert verdict.startswith(reason) if reason else verdict == ""
