@@ -27,6 +27,7 @@ from bot.core.database import (
     DatabaseConfigurationError,
     DatabaseError,
     DatabaseSettings,
+    DatabaseUnavailableError,
 )
 from bot.core.schema import check_schema
 from bot.core.settings import BotSettings, SettingsError, load_environment
@@ -63,10 +64,14 @@ class UltimateBot(commands.Bot):
         """Answer a command that failed; silence for commands of other bots."""
         if isinstance(exception, commands.CommandNotFound):
             return
-        cause = getattr(exception, "original", exception)
-        log.error("!%s failed: %s", context.command, cause)
-        answer = "The database is away, try again in a minute."
-        await context.send(answer if isinstance(cause, DatabaseError) else f"Sorry: {exception}")
+        if not isinstance(exception, commands.CommandInvokeError):  # the user's mistake
+            await context.send(str(exception))
+        elif isinstance(exception.original, DatabaseUnavailableError):
+            log.error("!%s: %s", context.command, exception.original)
+            await context.send("The database is away, try again in a minute.")
+        else:
+            log.error("!%s failed", context.command, exc_info=exception.original)
+            await context.send("That went wrong; the reason is in the bot's log.")
 
 
 async def serve(settings: BotSettings, database: Database) -> None:

@@ -94,6 +94,8 @@ async def test_the_bot_has_its_commands_and_answers_failures(db, watcher):
         assert context.sent == ["The database is away, try again in a minute."]
         await bot.on_command_error(context, commands.MissingPermissions(["administrator"]))
         assert "Administrator" in context.sent[1]
+        await bot.on_command_error(context, commands.CommandInvokeError(KeyError("secret detail")))
+        assert context.sent[2] == "That went wrong; the reason is in the bot's log."
 
 
 async def test_discord_names_are_not_formatting():

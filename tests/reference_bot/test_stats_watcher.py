@@ -161,6 +161,55 @@ async def test_a_lost_connection_is_opened_again(watch, game_server):
     assert imported + await watch.look() == 1
 
 
+async def test_a_file_that_cannot_be_fetched_stops_no_other(watch, game_server, db):
+    stats_files.write(game_server.stats, FIRST, stats_files.supply_first())
+    other = "2026-11-20-203000-radar-round-1.txt"
+    (game_server.stats / other).mkdir()  # not even root can read that as a file
+    assert await watch.look() == 1
+    assert f"/stats/{other} (REMOTE_STATS_PATH)" in watch.problem
+    assert await processed_files(db) == {FIRST}
+    (game_server.stats / other).rmdir()
+    stats_files.write(game_server.stats, other, stats_files.supply_first("radar"))
+    assert await watch.look() == 1
+    assert watch.problem is None
+
+
+async def test_a_connection_that_breaks_between_list_and_fetch_is_made_once(
+    watch, game_server, monkeypatch
+):
+    for minute in range(20):
+        name = f"2026-11-20-20{minute:02}00-radar-round-1.txt"
+        stats_files.write(game_server.stats, name, stats_files.supply_first("radar"))
+    connects = []
+    connect = asyncssh.connect
+
+    async def counted(*arguments, **options):
+        connects.append(arguments)
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr("bot.core.stats_source.asyncssh.connect", counted)
+    settled = watch._settled
+
+    async def settled_then_cut(done):
+        files = await settled(done)
+        await watch.close()
+        return files
+
+    monkeypatch.setattr(watch, "_settled", settled_then_cut)
+    assert await watch.look() == 20
+    assert len(connects) == 2
+
+
+async def test_a_lost_state_directory_is_an_outage(watch, game_server, settings_with):
+    stats_files.write_match(game_server.stats)
+    local_stats = settings_with().local_stats
+    local_stats.rmdir()
+    with pytest.raises(OSError, match="local_stats"):
+        await watch.look()
+    local_stats.mkdir()
+    assert await watch.look() == 2
+
+
 async def test_another_host_key_is_refused(watch, game_server, db):
     stats_files.write_match(game_server.stats)
     known_hosts = Path(game_server.environment["SSH_KNOWN_HOSTS"])

@@ -38,6 +38,7 @@ class StatsSource:
         self._settings = settings
         self._connection: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None
+        self._connecting = asyncio.Lock()
 
     async def files(self) -> dict[str, RemoteFile]:
         """List the round files by name.
@@ -46,7 +47,7 @@ class StatsSource:
             SourceError: the server cannot be reached, refused us, or has no such directory.
 
         """
-        with self._errors():
+        with self._errors(self._settings.directory):
             sftp = await self._client()
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 entries = await sftp.readdir(self._settings.directory)
@@ -73,7 +74,7 @@ class StatsSource:
         """
         remote = f"{self._settings.directory.rstrip('/')}/{file.name.text}"
         partial = target / f".{file.name.text}.part"  # a name that is no round's
-        with self._errors():
+        with self._errors(remote):
             sftp = await self._client()
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 async with sftp.open(remote, "rb") as source:
@@ -98,27 +99,28 @@ class StatsSource:
                     await connection.wait_closed()
 
     async def _client(self) -> asyncssh.SFTPClient:
-        if self._sftp is None or self._connection.is_closed():
-            await self.close()
-            settings = self._settings
-            self._connection = await asyncssh.connect(
-                settings.host,
-                settings.port,
-                username=settings.user,
-                client_keys=[str(settings.key)],
-                known_hosts=str(settings.known_hosts),
-                # Neither the user's ssh_config nor his agent: what counts stands in the settings.
-                config=None,
-                agent_path=None,
-                connect_timeout=CONNECT_TIMEOUT,
-                login_timeout=CONNECT_TIMEOUT,
-                keepalive_interval=15,
-            )
-            self._sftp = await self._connection.start_sftp_client()
-        return self._sftp
+        async with self._connecting:
+            if self._sftp is None or self._connection.is_closed():
+                await self.close()
+                settings = self._settings
+                self._connection = await asyncssh.connect(
+                    settings.host,
+                    settings.port,
+                    username=settings.user,
+                    client_keys=[str(settings.key)],
+                    known_hosts=str(settings.known_hosts),
+                    # What counts stands in the settings, not in ~/.ssh/config or an agent.
+                    config=None,
+                    agent_path=None,
+                    connect_timeout=CONNECT_TIMEOUT,
+                    login_timeout=CONNECT_TIMEOUT,
+                    keepalive_interval=15,
+                )
+                self._sftp = await self._connection.start_sftp_client()
+            return self._sftp
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, path: str) -> Iterator[None]:
         where = f"{self._settings.user}@{self._settings.host}:{self._settings.port}"
         try:
             yield
@@ -134,9 +136,7 @@ class StatsSource:
         except asyncssh.KeyImportError as error:
             raise SourceError(f"{self._settings.key} (SSH_KEY_PATH): {error}") from error
         except asyncssh.SFTPError as error:
-            raise SourceError(
-                f"{where}: {self._settings.directory} (REMOTE_STATS_PATH): {error.reason}"
-            ) from error
+            raise SourceError(f"{where}: {path} (REMOTE_STATS_PATH): {error.reason}") from error
         except asyncssh.Error as error:
             raise SourceError(f"{where}: {error.reason}") from error
         except TimeoutError as error:

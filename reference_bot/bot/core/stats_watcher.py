@@ -113,7 +113,13 @@ class StatsWatcher:
     async def _fetch(
         self, names: Sequence[StatsFileName], known: Mapping[str, StatsFileName]
     ) -> None:
-        """Fetch files, and the first rounds that they build on where those are not here."""
+        """Fetch files, and the first rounds that they build on where those are not here.
+
+        Raises:
+            SourceError: at least one could not be fetched; it stays new.
+            OSError: ``local_stats`` cannot be written.
+
+        """
         here = files_in(self._settings.local_stats)
         wanted = {name.text for name in names}
         wanted |= {
@@ -127,9 +133,13 @@ class StatsWatcher:
             async with gate:
                 await self._source.fetch(file, self._settings.local_stats)
 
-        async with asyncio.TaskGroup() as group:
-            for text in wanted & self._remote.keys():
-                group.create_task(fetch(self._remote[text]))
+        outcomes = await asyncio.gather(
+            *(fetch(self._remote[text]) for text in wanted & self._remote.keys()),
+            return_exceptions=True,  # the others are fetched all the same
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     async def _import(
         self,
