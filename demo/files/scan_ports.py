@@ -17,12 +17,12 @@ AT_ONCE = 4_000
 SECONDS = 1.5
 
 
-async def answers(host, port, gate):
+async def answers(host: str, port: int, gate: asyncio.Semaphore) -> int | None:
     """Return port when a TCP connection to it opens, else None (refused, dropped, unreachable)."""
     async with gate:
         try:
             _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), SECONDS)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return None
         except OSError as error:
             if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
@@ -32,7 +32,7 @@ async def answers(host, port, gate):
         return port
 
 
-async def scan(hosts):
+async def scan(hosts: list[str]) -> None:
     """Print one line for each of hosts."""
     gate = asyncio.Semaphore(AT_ONCE)
     for host in hosts:

@@ -6,19 +6,23 @@ The database is only as frozen as its last writer. Standard library only: the ol
 lsof or fuser.
 """
 
+from __future__ import annotations  # the old PC may have Python 3.8
+
 import os
 import sys
 from pathlib import Path
 
 
-def holders(paths):
+def holders(paths: set[str]) -> dict[int, str]:
     """Return {pid: command line} of the processes that have one of paths (real paths) open."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             opened = {os.path.realpath(fd) for fd in (process / "fd").iterdir()}
             if opened & paths:
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = (
+                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 found[int(process.name)] = command.strip() or "?"
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
