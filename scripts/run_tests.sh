@@ -50,7 +50,7 @@ all() {
     scenario=$(basename "$(dirname "$scenario")")
     check "molecule-$scenario" env COLUMNS=160 molecule test -s "$scenario"
   done
-  check no-secret-in-logs scripts/find_secrets_in_logs.sh "$logs"
+  check no-secret-in-logs python scripts/find_secrets_in_logs.py "$logs"
 }
 
 case $what in
