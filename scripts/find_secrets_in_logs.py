@@ -2,8 +2,9 @@
 
 Usage: find_secrets_in_logs.py DIRECTORY
 
-The secrets: each variable of the scenarios' inventories whose name ends in "password" or "token" and has a
-plain value, and what every private key begins with. A log that shows one of them would show the owner's.
+The secrets: each variable of the scenarios' inventories whose name ends in "password" or "token"
+and has a plain value, and what every private key begins with. A log that shows one of them would
+show the owner's.
 """
 
 import re
