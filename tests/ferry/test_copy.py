@@ -338,7 +338,7 @@ def test_a_source_that_is_written_meanwhile_is_refused(
         writer = sqlite3.connect(own_bot_database, isolation_level=None)
         writer.execute("DELETE FROM player_links")
         writer.close()
-        original(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(load, "create_tables", create_tables)
     run = ferry("copy", own_bot_database, database.dsn)

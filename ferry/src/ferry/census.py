@@ -97,7 +97,7 @@ def shape_expression(kind: Kind, column: str) -> str | None:
     """Return SQL that tells in which way a value is written; None where there is only one way.
 
     Times: separator and length, and ``z`` for a fraction of nothing but zeros (``T26``, `` 19``,
-    ``T23z``). Booleans: ``int``, or the word.
+    ``T23z``). Booleans: ``int0``, ``int1``, or the word.
     """
     if kind in (Kind.TIMESTAMP, Kind.TIME):
         separator, whole = ("substr({c}, 11, 1)", 19) if kind == Kind.TIMESTAMP else ("''", 8)
@@ -107,7 +107,7 @@ def shape_expression(kind: Kind, column: str) -> str | None:
         )
         return f"{separator} || length({{c}}) || {zeros}".replace("{c}", column)
     if kind == Kind.BOOLEAN:
-        return f"iif(typeof({column}) = 'integer', 'int', {column})"
+        return f"iif(typeof({column}) = 'integer', 'int' || {column}, {column})"
     return None
 
 

@@ -72,6 +72,10 @@ def _run(command: str, report_file: Path | None, action: Callable[[Journey], str
             report.message(error.remedy, "info")
         report.finish(error.exit_code, error.word)
         raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        screen.note("ferry: interrupted; nothing was written")
+        report.finish(130, "interrupted")
+        raise typer.Exit(130) from None
     except Exception as error:
         # Not foreseen, so a bug: the traceback goes into the report, not over the screen.
         screen.err.print(f"ferry: a bug: {type(error).__name__}: {error}", markup=False)
@@ -167,6 +171,31 @@ def reverse(
     all; PostgreSQL is only read.
     """
     _run("reverse", report, lambda journey: journey.reverse(dsn, sqlite, schema, baseline))
+
+
+@app.command(name="audit-sql", epilog=_EXIT_CODES)
+def audit_sql(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH… DSN",
+            help="Python and SQL files or directories, then the DSN as for the other commands "
+            '("" for the environment).',
+        ),
+    ],
+    report: ReportFile = None,
+) -> None:
+    """Find a program's SQL and let PostgreSQL judge every statement, without running any.
+
+    Reads Python sources (also f-strings and concatenations, with holes where values are put in) and
+    .sql files, turns `?` and `:name` into parameters and has each statement prepared on the target
+    in a transaction that only reads. Lists file, line, PostgreSQL's message and, for SQLite's
+    idioms, what to write instead. Statements that cannot be judged are listed as such. Leaves with
+    3 if any statement fails.
+    """
+    if len(words) < 2:
+        raise typer.BadParameter("name at least one PATH, and the DSN last")
+    _run("audit-sql", report, lambda journey: journey.audit_sql(words[:-1], words[-1]))
 
 
 @app.command(name="snapshot", epilog=_EXIT_CODES)

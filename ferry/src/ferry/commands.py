@@ -8,7 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from ferry import ddl, load, proof, reverse, server, snapshot
+from ferry import audit, ddl, load, proof, reverse, server, snapshot
 from ferry.census import Census, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
 from ferry.schema import Schema, quote_name, read_schema
@@ -47,14 +47,25 @@ class Journey:
         """Read schema and contents of the source; everything found goes into the report."""
         self.report.data["source"] = source.describe()
         for warning in source.warnings:
-            self.report.message(warning, "warning")
-            self.screen.note(f"warning: {warning}")
+            self._warn(warning)
         with self.stage("inspect"):
-            schema = read_schema(source.connection)
+            schema = self._read_schema(source)
             census = take_census(source.connection, schema)
+        if not any(table.rows for table in census.tables.values()):
+            self._warn(f"all tables of {source.path} are empty: is it the right file?")
         self.report.census(schema, census)
         self.report.hazards(census.hazards)
         return schema, census
+
+    def _read_schema(self, source: Source) -> Schema:
+        schema = read_schema(source.connection)
+        if not schema.tables:
+            raise RefusedError(
+                f"{source.path} has no tables",
+                "programs make such a file when they are started in the wrong directory: look for "
+                "the real one",
+            )
+        return schema
 
     def refuse_hazards(self, census: Census) -> None:
         """Stop if there is anything that cannot be carried as it is."""
@@ -171,7 +182,7 @@ class Journey:
         """Compare contents and structure; raises DifferentError."""
         with open_sqlite(path) as source:
             self.report.data["source"] = source.describe()
-            schema = read_schema(source.connection)
+            schema = self._read_schema(source)
             self.report.ddl(schema)
             self.report.not_carried(schema.not_carried)
             with server.transaction(dsn, write=False) as target:
@@ -216,6 +227,39 @@ class Journey:
                     self._tell_changes(source.connection, result.schema, memory, columns)
         self.screen.say(f"written and proven: {path}")
         return "written"
+
+    def audit_sql(self, paths: list[str], dsn: str) -> str:
+        """Let PostgreSQL judge the SQL in a program's sources; raises RefusedError if any fails."""
+        with server.transaction(dsn, write=False) as target:
+            self.report.target(server.describe(target, "public"))
+            with self.stage("audit"):
+                findings = audit.audit(target, paths)
+        self.report.data["statements"] = [item.as_json() for item in findings.statements]
+        counts = {verdict: findings.count(verdict) for verdict in ("ok", "fails", "unjudged")}
+        self.report.data["counts"] = counts
+        for item in findings.statements:
+            if item.verdict != "ok":
+                head = " ".join(item.sql.split())
+                self.screen.say(f"{item.file}:{item.line}: {item.verdict}: {item.message}")
+                self.screen.say(f"    {head[:160]}{'…' if len(head) > 160 else ''}")
+                if item.instead:
+                    self.screen.say(f"    instead: {item.instead}")
+        for remark in findings.remarks:
+            self._warn(remark)
+        self.screen.say(
+            f"{len(findings.statements)} statements: {counts['ok']} accepted, "
+            f"{counts['fails']} fail, {counts['unjudged']} cannot be judged"
+        )
+        self.screen.say(
+            "PREPARE does not see: text passed for a number or a time, LIKE (which minds case in "
+            "PostgreSQL), NULLs (last in ascending order), and what a program puts together later"
+        )
+        if counts["fails"]:
+            raise RefusedError(
+                f"{counts['fails']} of {len(findings.statements)} statements fail on this database",
+                "rewrite them as listed above, then run this again",
+            )
+        return "accepted"
 
     def _tell_changes(
         self,

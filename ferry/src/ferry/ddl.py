@@ -17,7 +17,7 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from ferry.errors import RefusedError
-from ferry.schema import Index, Key, NotCarried, Schema, Table, quote_name
+from ferry.schema import Column, Index, Key, NotCarried, Schema, Table, quote_name
 from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
@@ -41,6 +41,24 @@ _NOW_AS_TEXT = {
 }
 
 
+# Functions (and what sqlglot counts as such) that mean the same on both sides.
+_SAME_MEANING = (
+    exp.Abs,
+    exp.And,
+    exp.Case,
+    exp.Cast,
+    exp.Coalesce,
+    exp.If,
+    exp.Length,
+    exp.Lower,
+    exp.Nullif,
+    exp.Or,
+    exp.Substring,
+    exp.Trim,
+    exp.Upper,
+)
+
+
 class UntranslatableError(Exception):
     """An expression has no equivalent in PostgreSQL."""
 
@@ -61,6 +79,8 @@ class Plan:
     """Everything that is to be run in PostgreSQL."""
 
     tables: dict[str, str] = field(default_factory=dict)  # name -> CREATE TABLE
+    # The same without generated columns, where PostgreSQL does not take their expressions.
+    plain_tables: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     comments: dict[str, str] = field(default_factory=dict)
     not_carried: list[NotCarried] = field(default_factory=list)
@@ -103,8 +123,11 @@ def check_names(schema: Schema) -> None:
         )
 
 
-def translate(text: str, table: Table, census: TableCensus) -> str:
-    """Translate an SQL expression over a table's columns; raises UntranslatableError."""
+def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool = True) -> str:
+    """Translate an SQL expression over a table's columns; raises UntranslatableError.
+
+    SQLite's lower() and upper() know the 26 ASCII letters only; with ``ascii_case`` so do ours.
+    """
     columns = {column.name.lower(): column.name for column in table.columns}
 
     def is_boolean(node: exp.Expression | None) -> bool:
@@ -133,6 +156,12 @@ def translate(text: str, table: Table, census: TableCensus) -> str:
     def meanings(node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Glob):
             raise UntranslatableError("PostgreSQL has no GLOB")
+        if isinstance(node, (exp.Func, exp.Anonymous)) and not isinstance(node, _SAME_MEANING):
+            raise UntranslatableError(f"PostgreSQL has no equivalent of {node.sql('sqlite')}")
+        if isinstance(node, (exp.Lower, exp.Upper)) and ascii_case:
+            folded = exp.Collate(this=node.this, expression=exp.to_identifier("C", quoted=True))
+            node.set("this", folded)
+            return node
         if isinstance(node, exp.Like):  # without regard to case in SQLite
             return exp.ILike(**node.args)
         if isinstance(node, (exp.EQ, exp.NEQ, exp.Is)):
@@ -172,7 +201,7 @@ def translate_default(default: str, kind: Kind, table: Table, census: TableCensu
         if kind == Kind.TIMESTAMP and moment == "timestamp":
             return f"date_trunc('second', {_UTC})"
         if kind == Kind.DATE and moment == "date":
-            return f"({_UTC})::date"
+            return f"CAST({_UTC} AS date)"
         if kind == Kind.TIME and moment == "time":
             return f"date_trunc('second', {_UTC})::time"
         raise UntranslatableError(f"a {moment} as default of a column of type {kind}")
@@ -253,9 +282,10 @@ class _Planner:
 
     def _create_table(self, table: Table) -> str:
         census = self.census.tables[table.name]
-        lines = []
+        lines, plain = [], []
         for column in table.columns:
             entry = census.columns[column.name]
+            generated = None
             place = f"{table.name}.{column.name}"
             parts = [quote_name(column.name), entry.pg_type]
             if column.name == table.rowid_alias:
@@ -263,7 +293,8 @@ class _Planner:
             elif column.generated is not None:
                 try:
                     expression = translate(column.generated, table, census)
-                    parts.append(f"GENERATED ALWAYS AS ({expression}) STORED")
+                    generated = f"GENERATED ALWAYS AS ({expression}) STORED"
+                    parts.append(generated)
                 except UntranslatableError as error:
                     self._lost(
                         "generated column",
@@ -274,15 +305,34 @@ class _Planner:
             elif column.default is not None:
                 try:
                     default = translate_default(column.default, entry.kind, table, census)
-                    if default is not None:
-                        parts.append(f"DEFAULT {default}")
                 except UntranslatableError as error:
                     self._lost("default", place, str(error), column.default)
+                else:
+                    if default is not None and default.startswith("("):
+                        self._default_later(table, column, default)
+                    elif default is not None:
+                        parts.append(f"DEFAULT {default}")
             if column.not_null:
                 parts.append("NOT NULL")
+            plain.append("    " + " ".join(part for part in parts if part != generated))
             lines.append("    " + " ".join(parts))
-        body = ",\n".join(lines)
-        return f"CREATE TABLE {self._qualified(table.name)} (\n{body}\n)"
+        head = f"CREATE TABLE {self._qualified(table.name)} (\n"
+        if plain != lines:
+            self.plan.plain_tables[table.name] = head + ",\n".join(plain) + "\n)"
+        return head + ",\n".join(lines) + "\n)"
+
+    def _default_later(self, table: Table, column: Column, default: str) -> None:
+        """Set a computed default in a step of its own: PostgreSQL may not accept it."""
+        self.plan.steps.append(
+            Step(
+                f"ALTER TABLE {self._qualified(table.name)} "
+                f"ALTER COLUMN {quote_name(column.name)} SET DEFAULT {default}",
+                "default",
+                f"{table.name}.{column.name}",
+                column.default or "",
+                optional=True,
+            )
+        )
 
     def _add_keys(self, table: Table) -> None:
         # Named indexes first: PostgreSQL chooses the constraints' names around them.
@@ -330,7 +380,10 @@ class _Planner:
                 if part.column is not None:
                     expression = quote_name(part.column)
                 elif part.expression is not None:
-                    expression = f"({translate(part.expression, table, census)})"
+                    # Only uniqueness depends on how letters are folded; other indexes should fit
+                    # the lower() that a program writes.
+                    translated = translate(part.expression, table, census, ascii_case=index.unique)
+                    expression = f"({translated})"
                 else:
                     raise UntranslatableError("an index over the rowid")
                 descending = " DESC" if part.descending else ""

@@ -105,18 +105,26 @@ def _write(copy: psycopg.Copy, block: list[str], progress: Callable[[int], None]
         progress(rows)
 
 
-def create_tables(target: psycopg.Connection, plan: Plan) -> None:
-    """Create the tables, empty."""
+def create_tables(target: psycopg.Connection, plan: Plan) -> list[NotCarried]:
+    """Create the tables, empty; return what PostgreSQL does not take of them."""
+    not_carried = []
     for name, statement in plan.tables.items():
         try:
-            target.execute(statement)
+            with target.transaction():
+                target.execute(statement)
+        except errors.InsufficientPrivilege:
+            raise
         except _LANGUAGE_ERRORS as error:
-            if isinstance(error, errors.InsufficientPrivilege):
-                raise
-            raise RefusedError(
-                f"PostgreSQL does not take the table {name}: {error.diag.message_primary}",
-                f"the statement was:\n{statement}",
-            ) from error
+            plain = plan.plain_tables.get(name)
+            if plain is None:
+                raise RefusedError(
+                    f"PostgreSQL does not take the table {name}: {error.diag.message_primary}",
+                    f"the statement was:\n{statement}",
+                ) from error
+            target.execute(plain)
+            reason = f"they arrive with their values: {error.diag.message_primary}"
+            not_carried.append(NotCarried("generated columns", name, reason, statement))
+    return not_carried
 
 
 def run_step(target: psycopg.Connection, step: Step) -> NotCarried | None:
@@ -182,8 +190,7 @@ def load(
     ``progress`` is told the table and the rows of each block. Returns what could not be carried
     beside what the plan already says.
     """
-    create_tables(target, plan)
-    not_carried = []
+    not_carried = create_tables(target, plan)
     for table in schema.tables:
         generated = _generated_columns(target, namespace, table)
         names = [column.name for column in table.columns if column.name not in generated]

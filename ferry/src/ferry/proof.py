@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import psycopg
 
 SHOWN = 5  # differing rows shown per table and side
-_MAX_BUCKETS = 512  # of 4096; beyond it differences are counted in a part of the table only
+# Rows looked at one by one where tables differ; beyond it a part of the table has to do.
+_MAX_NARROWED = 1_000_000
 _PARTS_PER_CHUNK = 80  # PostgreSQL's functions take 100 arguments at most
 _MASK = (1 << 64) - 1
 
@@ -419,15 +420,23 @@ def _narrow_down(
     buckets = sorted(
         bucket for bucket in ours.keys() | theirs.keys() if ours.get(bucket) != theirs.get(bucket)
     )
-    proof.counted_all = len(buckets) <= _MAX_BUCKETS
-    wanted = set(buckets[:_MAX_BUCKETS])
+    wanted: set[str] = set()
+    rows = 0
+    for bucket in buckets:
+        rows += ours.get(bucket, [0])[0] + theirs.get(bucket, [0])[0]
+        if rows > _MAX_NARROWED and wanted:
+            break
+        wanted.add(bucket)
+    proof.counted_all = len(wanted) == len(buckets)
     left: Counter[str] = Counter()
     for digest, _ in sides.sqlite_rows(source):
         if (text := digest.hex())[:3] in wanted:
             left[text] += 1
     right: Counter[str] = Counter()
+    # Names may hold percent signs, which are psycopg's where there are parameters.
+    hashes = sides.postgres_hashes().replace("%", "%%")
     for (text,) in target.execute(
-        f"SELECT m FROM {sides.postgres_hashes()} WHERE left(m, 3) = ANY(%s)", (sorted(wanted),)
+        f"SELECT m FROM {hashes} WHERE left(m, 3) = ANY(%s)", (sorted(wanted),)
     ):
         right[text] += 1
     only_sqlite, only_postgres = left - right, right - left
@@ -583,6 +592,13 @@ def _compare_structure(
                 and (names, parent.name) not in foreign.get(name, set())
             ):
                 problems.append(f"{name} lacks the foreign key {names} → {parent.name}")
+        for index in table.indexes:
+            simple = not index.where and all(
+                part.column is not None and part.collation == "BINARY" for part in index.parts
+            )
+            columns_of_index = tuple(str(part.column) for part in index.parts)
+            if simple and not any(found == columns_of_index for _, found in have):
+                problems.append(f"{name} lacks the index {index.name} {columns_of_index}")
         problems += _compare_sequence(target, table, namespace)
     return problems
 

@@ -16,6 +16,7 @@ import psycopg
 
 from ferry import __version__
 from ferry.errors import UsageError
+from ferry.types import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -130,7 +131,7 @@ class Report:
                     )
                 shapes = counted.columns[column.name].shapes
                 for shape, count in shapes.items():
-                    if counted.columns[column.name].kind == "boolean" and shape != "int":
+                    if counted.columns[column.name].kind == Kind.BOOLEAN and shape[:3] != "int":
                         self.data["conversions"].append(
                             {
                                 "table": table.name,

@@ -21,7 +21,7 @@ from ferry import ddl, snapshot
 from ferry.errors import RefusedError, UsageError
 from ferry.rows import RowMemory
 from ferry.schema import Schema, Table, quote_name, read_schema
-from ferry.types import FALSE_WORDS, TRUE_WORDS
+from ferry.types import TRUE_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,11 +174,10 @@ def _remote_tables(
 def _derived_ddl(name: str, columns: list[_RemoteColumn], key: list[str]) -> str:
     """Return a CREATE TABLE for a table that SQLite never had."""
     lines = []
-    alone = len(key) == 1
     for column in columns:
         declared = _SQLITE_TYPES.get(column.type_name, "TEXT")
         line = f"{quote_name(column.name)} {declared}"
-        if alone and column.name == key[0] and declared == "INTEGER":
+        if key == [column.name] and declared == "INTEGER":
             line += " PRIMARY KEY AUTOINCREMENT" if column.identity else " PRIMARY KEY"
             key = []
         elif column.not_null:
@@ -235,18 +234,19 @@ class _BooleanWriter:
 
     def __init__(self, shapes: dict[str, int]) -> None:
         ordered = sorted(shapes, key=lambda shape: -shapes[shape])
-        self.words = {True: 1, False: 0}
-        for truth, words in ((True, TRUE_WORDS), (False, FALSE_WORDS)):
-            fitting = [shape for shape in ordered if shape == "int" or shape.lower() in words]
-            if fitting and fitting[0] != "int":
-                self.words[truth] = fitting[0]
+        self.usual = {
+            truth: next((shape for shape in ordered if _truth(shape) == truth), f"int{truth:d}")
+            for truth in (True, False)
+        }
 
     def write(self, value: bool, special: str | None) -> int | str:
-        if special == "int":
-            return int(value)
-        if special is not None and (special.lower() in TRUE_WORDS) == value:
-            return special
-        return self.words[value]
+        if special is None or _truth(special) != value:
+            special = self.usual[value]
+        return int(value) if special in ("int0", "int1") else special
+
+
+def _truth(shape: str) -> bool:
+    return shape == "int1" or shape.lower() in TRUE_WORDS
 
 
 def _number(value: Any) -> int | float:

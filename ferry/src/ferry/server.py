@@ -91,12 +91,14 @@ def connect(dsn: str) -> psycopg.Connection:
 def transaction(dsn: str, *, write: bool) -> Iterator[psycopg.Connection]:
     """Open a connection with one transaction; commit at the end, roll back on any error.
 
-    A reading transaction sees one state throughout. Raises RefusedError and ServerError.
+    A reading transaction sees one state throughout; a writing one what is committed, because it
+    must see what another ferry has done before it got the lock. Raises RefusedError and
+    ServerError.
     """
     connection = connect(dsn)
     with contextlib.closing(connection), explained():
-        mode = "READ WRITE" if write else "READ ONLY"
-        connection.execute(f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {mode}")
+        mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
+        connection.execute(f"SET TRANSACTION ISOLATION LEVEL {mode}")
         connection.execute(_SETTINGS)
         yield connection
         connection.commit()

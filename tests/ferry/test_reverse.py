@@ -1,0 +1,196 @@
+"""reverse: PostgreSQL's contents as a SQLite file that the old program can open."""
+
+import sqlite3
+
+import pytest
+
+
+def dump(path):
+    connection = sqlite3.connect(path)
+    lines = list(connection.iterdump())
+    lines += (
+        connection.execute("SELECT * FROM sqlite_sequence ORDER BY name").fetchall()
+        if (
+            connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"
+            ).fetchone()
+        )
+        else []
+    )
+    connection.close()
+    return lines
+
+
+@pytest.fixture
+def copied(ferry, bot_database, database, tmp_path):
+    run = ferry("copy", bot_database, database.dsn, "--report", tmp_path / "cutover.json")
+    assert run.code == 0
+    return database
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_copied_and_reversed_at_once_nothing_has_changed(
+    ferry, bot_database, copied, tmp_path, baseline
+):
+    back = tmp_path / "back.db"
+    options = ["--baseline", tmp_path / "cutover.json"] if baseline else []
+    run = ferry("reverse", copied.dsn, back, *options)
+    assert run.code == 0, run
+    # Every value with its storage class and its spelling, the DDL, and the sequences.
+    assert dump(back) == dump(bot_database)
+    assert run.report["target"]["path"] == str(back)
+    assert all(table["equal"] for table in run.report["tables"])
+    assert ferry("verify", back, copied.dsn).code == 0
+    assert oct(back.stat().st_mode)[-3:] == "600"
+
+
+@pytest.mark.parametrize("command", ["copy", "verify"])
+def test_rows_written_since_the_cutover_are_named(ferry, bot_database, copied, tmp_path, command):
+    baseline = tmp_path / "cutover.json"
+    if command == "verify":
+        run = ferry("verify", bot_database, copied.dsn, "--report", baseline)
+        assert run.code == 0
+    with copied.connect() as connection:
+        (new,) = connection.execute(
+            "INSERT INTO processed_files (filename) VALUES ('new.txt') RETURNING id"
+        ).fetchone()
+        connection.execute(
+            "UPDATE player_links SET verified = NOT verified WHERE et_name LIKE '%dots%'"
+        )
+        changed = connection.execute(
+            "SELECT count(*) FROM player_links WHERE et_name LIKE '%dots%'"
+        ).fetchone()[0]
+        connection.execute("DELETE FROM processed_files WHERE id IN (7, 37)")
+    back = tmp_path / "back.db"
+    run = ferry("reverse", copied.dsn, back, "--baseline", baseline)
+    assert run.code == 0, run
+    since = {table["name"]: table["since_baseline"] for table in run.report["tables"]}
+    files, links = since["processed_files"], since["player_links"]
+    assert (files["new"], files["changed"], files["deleted"]) == (1, 0, 2)
+    assert files["first_new"] == [[new]]
+    assert (links["new"], links["changed"], links["deleted"]) == (0, changed, 0)
+    assert since["rounds"] == {
+        "new": 0, "changed": 0, "deleted": 0, "first_new": [], "first_changed": []
+    }  # fmt: skip
+    connection = sqlite3.connect(back)
+    row = connection.execute(
+        "SELECT success, typeof(success), processed_at, length(processed_at) FROM processed_files "
+        "WHERE id = ?",
+        (new,),
+    ).fetchone()
+    assert row[:2] == (1, "integer")
+    assert row[3] == 19
+    assert row[2][10] == " ", "as CURRENT_TIMESTAMP would have written it"
+
+
+def test_times_and_booleans_come_back_as_they_were_written(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, ts TIMESTAMP, b BOOLEAN, d DATE, tm TIME);"
+        "CREATE TABLE k (name TEXT PRIMARY KEY, ts TIMESTAMP) WITHOUT ROWID;"
+        "INSERT INTO t (ts, b, tm) VALUES"
+        "('2024-01-01 10:00:00', 1, '10:00:00'), ('2024-01-01 10:00:00', 0, '10:00:00'),"
+        "('2024-01-01T10:00:00', 'true', '10:00'), ('2024-01-01', 'NO', '10:00:00.50'),"
+        "('2024-01-01T10:00', NULL, '10:00:00.5'), ('2024-01-01T10:00:00.5', 1, NULL),"
+        "('2024-01-01T10:00:00.500000', 1, NULL), ('2024-01-01 10:00:00.500', 1, NULL),"
+        "('2024-01-01 10:00:00.000', 'f', NULL), (NULL, 't', '00:00:00.000000');"
+        "INSERT INTO k VALUES ('a', '2024-01-01 10:00:00'), ('b', '2024-01-01T10:00:00'),"
+        "('c', '2024-01-01 10:00:00')"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    run = ferry("reverse", database.dsn, tmp_path / "back.db")
+    assert run.code == 0, run
+    assert dump(tmp_path / "back.db") == dump(path)
+
+
+def test_values_of_a_new_kind_follow_the_columns_clock(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, py TIMESTAMP, lite TIMESTAMP, none TIMESTAMP);"
+        "INSERT INTO t VALUES (1, '2024-01-01T10:00:00.123456', '2024-01-01 10:00:00', NULL)"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    moments = ("2025-05-05 05:05:05", "2025-05-05 05:05:05.25")
+    with database.connect() as connection:
+        for number, moment in enumerate(moments):
+            connection.execute("INSERT INTO t VALUES (%s, %s, %s, %s)", (7 + number, *[moment] * 3))
+    assert ferry("reverse", database.dsn, tmp_path / "back.db").code == 0
+    rows = sqlite3.connect(tmp_path / "back.db").execute(
+        "SELECT py, lite, none FROM t WHERE id > 1"
+    )
+    assert rows.fetchall() == [
+        ("2025-05-05T05:05:05", "2025-05-05 05:05:05", "2025-05-05 05:05:05"),
+        ("2025-05-05T05:05:05.250000", "2025-05-05 05:05:05.250000", "2025-05-05 05:05:05.250000"),
+    ]
+
+
+def test_views_triggers_and_generated_columns_come_back(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER, b INTEGER AS (a * 2) STORED);"
+        "CREATE VIEW v AS SELECT a FROM t;"
+        "CREATE TRIGGER tr AFTER INSERT ON t BEGIN UPDATE t SET a = a + 1 WHERE id = new.id; END;"
+        "INSERT INTO t (a) VALUES (1), (2)"
+    )
+    run = ferry("copy", path, database.dsn)
+    assert run.code == 0, run
+    assert "trigger" in {item["what"] for item in run.report["not_carried"]}
+    assert ferry("reverse", database.dsn, tmp_path / "back.db").code == 0
+    assert dump(tmp_path / "back.db") == dump(path)
+
+
+def test_what_postgresql_got_since_then_is_added_and_said(ferry, copied, tmp_path):
+    with copied.connect() as connection:
+        connection.execute(
+            "CREATE TABLE news (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
+            "at timestamptz NOT NULL, tags text[], ok boolean)"
+        )
+        connection.execute(
+            "INSERT INTO news (at, tags, ok) VALUES ('2025-01-01 12:00+02', '{a,b}', true)"
+        )
+        connection.execute("ALTER TABLE rounds ADD COLUMN server text DEFAULT 'one'")
+    run = ferry("reverse", copied.dsn, tmp_path / "back.db")
+    assert run.code == 0, run
+    warnings = [m["text"] for m in run.report["messages"] if m["level"] == "warning"]
+    assert any("table news is new" in text for text in warnings)
+    assert any("column rounds.server is new" in text for text in warnings)
+    connection = sqlite3.connect(tmp_path / "back.db")
+    assert connection.execute("SELECT * FROM news").fetchall() == [
+        (1, "2025-01-01 10:00:00", "{a,b}", 1)
+    ]
+    assert connection.execute("SELECT DISTINCT server FROM rounds").fetchall() == [("one",)]
+
+
+def test_a_name_that_is_taken_is_refused(ferry, copied, own_bot_database):
+    before = own_bot_database.read_bytes()
+    run = ferry("reverse", copied.dsn, own_bot_database)
+    assert run.code == 3
+    assert "exists already" in run.err
+    assert own_bot_database.read_bytes() == before
+
+
+def test_what_sqlite_cannot_hold_is_a_difference_and_no_file_remains(
+    ferry, make_sqlite, database, tmp_path
+):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n NUMERIC); INSERT INTO t VALUES (1, 1.5)"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    with database.connect() as connection:
+        connection.execute("INSERT INTO t VALUES (2, 0.1234567890123456789012345)")
+    run = ferry("reverse", database.dsn, tmp_path / "back.db")
+    assert run.code == 4, run
+    assert sorted(p.name for p in tmp_path.glob("*back*")) == []
+    assert sorted(p.name for p in tmp_path.glob(".*back*")) == []
+
+
+def test_an_empty_database_is_refused(ferry, database, tmp_path):
+    run = ferry("reverse", database.dsn, tmp_path / "back.db")
+    assert run.code == 3
+    assert "has no tables" in run.err
+    assert not (tmp_path / "back.db").exists()
+
+
+def test_a_baseline_that_is_none_is_a_usage_error(ferry, copied, tmp_path):
+    (tmp_path / "bad.json").write_text("[]")
+    for name in ("bad.json", "missing.json"):
+        run = ferry("reverse", copied.dsn, tmp_path / "back.db", "--baseline", tmp_path / name)
+        assert run.code == 2, run
+        assert not (tmp_path / "back.db").exists()
