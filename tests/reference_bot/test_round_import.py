@@ -129,7 +129,7 @@ async def test_the_same_map_twice_an_evening_is_two_matches(db, import_all, tmp_
 
 
 async def test_an_hour_without_games_ends_a_session(db, import_all, tmp_path):
-    for time in ("200000", "205959", "220000"):
+    for time in ("200000", "205959", "215959"):
         stats_files.write(
             tmp_path, f"2026-11-20-{time}-radar-round-1.txt", stats_files.supply_first("radar")
         )

@@ -79,6 +79,27 @@ async def test_a_growing_file_waits_until_it_is_finished(watch, game_server, db,
     assert await db.fetch_value("SELECT COUNT(*) FROM player_comprehensive_stats") == 2
 
 
+async def test_a_file_that_grows_between_list_and_fetch_is_left_for_later(
+    watch, game_server, db, settings_with, monkeypatch
+):
+    whole = stats_files.supply_first()
+    beginning = "".join(whole.splitlines(keepends=True)[:2])
+    path = stats_files.write(game_server.stats, FIRST, beginning)
+    settled = watch._settled
+
+    async def settled_then_grown(done):
+        files = await settled(done)
+        path.write_text(whole)
+        return files
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watch, "_settled", settled_then_grown)
+        assert await watch.look() == 0
+    assert list(settings_with().local_stats.iterdir()) == []
+    assert await watch.look() == 1
+    assert await db.fetch_value("SELECT COUNT(*) FROM player_comprehensive_stats") == 2
+
+
 async def test_a_cut_off_file_is_noted_and_imported_when_it_is_whole(
     watch, game_server, db, caplog
 ):
