@@ -101,8 +101,6 @@ _INSTEAD_BY_MESSAGE: tuple[tuple[str, str], ...] = (
     ),
 )
 _ALIAS = "aliases are not known in WHERE, HAVING or within ORDER BY expressions: repeat it in full"
-    "an alias is not known in WHERE, HAVING or within ORDER BY expressions: repeat its expression"
-)
 
 
 @dataclass

@@ -1,0 +1,159 @@
+"""audit-sql: a program's SQL is found in its sources and judged by PostgreSQL."""
+
+import textwrap
+
+import pytest
+from ferry.audit import with_parameters
+
+
+@pytest.fixture
+def judge(ferry, bot_database, database, tmp_path):
+    """Copy the bot's database, then judge a Python source; returns the run and its statements."""
+    assert ferry("copy", bot_database, database.dsn).code == 0
+
+    def run(source, name="bot.py"):
+        directory = tmp_path / "program"
+        directory.mkdir(exist_ok=True)
+        (directory / name).write_text(textwrap.dedent(source))
+        result = ferry("audit-sql", directory, database.dsn)
+        return result, result.report["statements"]
+
+    return run
+
+
+IDIOMS = [
+    ("SELECT player_guid, SUM(kills) AS k FROM weapon_comprehensive_stats GROUP BY player_guid "
+     "HAVING k > 5", "repeat it"),
+    ("SELECT SUM(kills) AS k, SUM(deaths) AS d FROM weapon_comprehensive_stats "
+     "ORDER BY k * 1.0 / d", "repeat it"),
+    ("SELECT id FROM processed_files WHERE success = 1", "a boolean is no number"),
+    ("UPDATE processed_files SET success = 1 WHERE id = ?", "TRUE or FALSE"),
+    ("PRAGMA table_info(rounds)", "information_schema"),
+    ("SELECT name FROM sqlite_master WHERE type = 'table'", "information_schema.tables"),
+    ("SELECT player_guid, player_name FROM weapon_comprehensive_stats GROUP BY player_guid",
+     "GROUP BY"),
+    ("INSERT OR REPLACE INTO player_links (discord_id) VALUES (?)", "DO UPDATE SET"),
+    ("INSERT OR IGNORE INTO player_links (discord_id) VALUES (?)", "DO NOTHING"),
+    ("SELECT DISTINCT map_name FROM rounds ORDER BY id", "select the expression"),
+    ("SELECT ROUND(AVG(accuracy), 2) FROM weapon_comprehensive_stats", "numeric"),
+    ("SELECT COUNT(*) FROM (SELECT id FROM rounds)", "name it"),
+    ("SELECT strftime('%Y', round_date) FROM rounds", "to_char"),
+    ("CREATE TABLE x (id INTEGER PRIMARY KEY AUTOINCREMENT)", "IDENTITY"),
+]  # fmt: skip
+
+
+def test_the_known_idioms_fail_with_what_to_write_instead(judge):
+    calls = "\n".join(f"    await db.execute({sql!r})" for sql, _ in IDIOMS)
+    run, statements = judge(f"async def f(db):\n{calls}\n")
+    assert run.code == 3
+    assert run.report["counts"] == {"ok": 0, "fails": len(IDIOMS), "unjudged": 0}
+    for number, ((sql, advice), found) in enumerate(zip(IDIOMS, statements, strict=True)):
+        assert found["sql"] == sql
+        assert found["line"] == number + 2
+        assert found["message"]
+        assert advice in found["instead"], found
+    assert "bot.py:2: fails:" in run.out
+    assert f"{len(IDIOMS)} statements: 0 accepted, {len(IDIOMS)} fail" in run.out
+
+
+def test_statements_are_found_however_they_are_written(judge):
+    run, statements = judge(
+        '''
+        """SELECT nothing FROM docstring"""
+        TABLE = "rounds"
+        QUERY = """
+            SELECT id
+            FROM rounds  -- ? and :name in a comment
+            WHERE map_name = :map AND round_outcome <> '?' AND id::text = :map
+        """
+
+        class C:
+            "DELETE FROM documentation"
+
+            def f(self, db, ids, column):
+                "UPDATE words SET prose"
+                print("Select a map from the list")
+                print("select nothing")
+                db.execute("SELECT id " "FROM rounds")
+                db.execute("SELECT id FROM rounds " + "WHERE id = ?", (1,))
+                db.execute(f"SELECT id FROM {TABLE} WHERE id = ?1 OR id = ?1")
+                db.execute(f"SELECT id FROM rounds WHERE id IN ({','.join('?' * len(ids))})")
+                db.execute(f"SELECT {column} FROM rounds")
+                db.execute("SELECT id FROM rounds WHERE map_name LIKE '%%%s%%'" % column)
+                db.execute("SELECT id FROM rounds WHERE id = {}".format(ids))
+                db.execute("SELECT id FROM rounds WHERE id = $1 AND map_name = $2")
+                db.execute("INSERT INTO rounds (map_name) VALUES (%(map)s)", {"map": 1})
+                db.execute(f"SELECT id FROM {column}")
+                cursor.lastrowid
+        '''
+    )
+    assert run.code == 0, run
+    verdicts = [item["verdict"] for item in statements]
+    assert verdicts == ["ok"] * 10 + ["unjudged"]
+    assert statements[0]["line"] == 5
+    assert statements[-1]["sql"] == "SELECT id FROM {…}"
+    warnings = [m["text"] for m in run.report["messages"] if m["level"] == "warning"]
+    assert any("lastrowid" in text for text in warnings)
+
+
+def test_sql_files_are_split_at_their_statements(judge):
+    run, statements = judge(
+        """
+        -- a comment; with a semicolon
+        CREATE TABLE a (t TEXT DEFAULT ';');
+
+        SELECT id
+        FROM rounds;
+        DO $$ BEGIN PERFORM 1; END $$;
+        SELECT wrong FROM rounds
+        """,
+        name="schema.sql",
+    )
+    assert run.code == 3
+    assert [item["verdict"] for item in statements] == ["ok", "ok", "ok", "fails"]
+    assert [item["line"] for item in statements] == [3, 5, 7, 8]
+
+
+def test_nothing_is_run(judge, database):
+    judge("db.execute('DELETE FROM rounds')\ndb.execute('DROP TABLE rounds CASCADE')\n")
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) > 0 FROM rounds").fetchone() == (True,)
+
+
+def test_what_is_no_python_is_said(judge):
+    run, statements = judge("print 'old'\n")
+    assert run.code == 0
+    assert statements == []
+    assert any("no Python 3" in m["text"] for m in run.report["messages"])
+
+
+def test_three_hundred_statements_take_seconds(judge):
+    lines = [
+        f"db.execute('SELECT id, map_name FROM rounds WHERE id = ? AND round_number > {n}')"
+        for n in range(300)
+    ]
+    run, statements = judge("\n".join(lines))
+    assert run.code == 0
+    assert len(statements) == 300
+    assert run.report["seconds"] < 5
+
+
+def test_a_path_that_is_missing_and_a_forgotten_dsn_are_usage_errors(ferry, database, tmp_path):
+    assert ferry("audit-sql", tmp_path / "nowhere", database.dsn).code == 2
+    assert ferry("audit-sql", database.dsn).code == 2
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("a = ? AND b = ?", "a = $1 AND b = $2"),
+        ("a = :x AND b = :x AND c = @y", "a = $1 AND b = $1 AND c = $2"),
+        ("a = '?' AND \"b?\" = ? -- ?", "a = '?' AND \"b?\" = $1 -- ?"),
+        ("a::text = :a", "a::text = $1"),
+        ("a = $2 AND b = ?", "a = $2 AND b = $3"),
+        ("'it''s ?' = ?", "'it''s ?' = $1"),
+        ("x = '10:30' AND y = /* :no */ :yes", "x = '10:30' AND y = /* :no */ $1"),
+    ],
+)
+def test_placeholders_become_parameters(sql, expected):
+    assert with_parameters(sql) == (expected, 0)
