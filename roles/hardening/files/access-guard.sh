@@ -4,6 +4,7 @@
 #   access-guard arm SECONDS ADMIN   remember sshd, firewall and ADMIN's keys as they are now; put
 #                                    them back after SECONDS unless the change is finished by then,
 #                                    also across a reboot
+#   access-guard own-port            sshd listens itself; systemd no longer does it for sshd
 #   access-guard revert              put them back now
 #   access-guard disarm              the change is proven: forget the way back
 set -euo pipefail
@@ -17,12 +18,16 @@ remember() {
   local paths=(etc/ssh/sshd_config etc/ssh/sshd_config.d etc/default/ufw etc/ufw etc/sudoers.d)
   local home kept=() path
   home=$(getent passwd "$1" | cut -d: -f6 || true)
-  [ -z "$home" ] || paths+=("${home#/}/.ssh/authorized_keys")
+  # The home of an administrator who does not exist yet is where the role will make it.
+  local keys=${home:-/home/$1}/.ssh/authorized_keys
+  paths+=("${keys#/}")
   for path in "${paths[@]}"; do [ ! -e "/$path" ] || kept+=("$path"); done
   {
+    echo "keys=$keys"
     echo "ufw=$(LC_ALL=C ufw status 2>/dev/null | sed -n 's/^Status: //p')"
     echo "socket=$(systemctl is-active ssh.socket || true)"
     echo "socket_enabled=$(systemctl is-enabled ssh.socket 2>/dev/null || true)"
+    echo "service_enabled=$(systemctl is-enabled ssh.service 2>/dev/null || true)"
   } > "$base/before.state"
   tar -C / -cpf "$saved.new" "${kept[@]}"
   mv "$saved.new" "$saved"
@@ -55,10 +60,21 @@ UNIT
   systemctl restart "$unit.timer"
 }
 
+# With socket activation (Ubuntu since 22.10) systemd holds the port, and sshd's own is ignored. The
+# service is stopped before it is enabled: enabling adds an alias, at which systemd forgets the
+# process of a running service, and then the old sshd goes on for ever. Sessions are not cut.
+own_port() {
+  systemctl disable --quiet --now ssh.socket
+  rm -f /etc/systemd/system/ssh.service.d/00-socket.conf
+  systemctl stop ssh.service
+  systemctl enable --quiet ssh.service
+  systemctl start ssh.service
+}
+
 forget() {
   systemctl disable --quiet --now "$unit.timer" 2>/dev/null || true
   rm -f "/etc/systemd/system/$unit.timer" "/etc/systemd/system/$unit.service" \
-    "$saved" "$base/before.state"
+    "$saved" "$base/before.state" "$self"
   systemctl daemon-reload
 }
 
@@ -66,12 +82,13 @@ revert() {
   [ -e "$saved" ] || { echo "nothing to put back"; return 0; }
   # shellcheck disable=SC1091
   source "$base/before.state"
-  rm -rf /etc/ssh/sshd_config.d
+  rm -rf /etc/ssh/sshd_config.d /etc/sudoers.d/hardening-* "$keys"
   tar -C / -xpf "$saved"
   if [ "$ufw" = active ]; then ufw reload; else ufw --force disable; fi
   ! systemctl is-active --quiet fail2ban || fail2ban-client unban --all || true
   if [ "$socket" = active ]; then
     systemctl stop ssh.service
+    [ "$service_enabled" != disabled ] || systemctl disable --quiet ssh.service
     [ "$socket_enabled" != enabled ] || systemctl enable --quiet ssh.socket
     systemctl start ssh.socket
   else
@@ -84,7 +101,8 @@ revert() {
 
 case ${1:-} in
   arm) arm "$2" "$3" ;;
+  own-port) own_port ;;
   revert) revert ;;
-  disarm) forget; rm -f "$self" ;;
-  *) sed -n '2,9p' "$0" >&2; exit 2 ;;
+  disarm) forget ;;
+  *) sed -n '2,10p' "$0" >&2; exit 2 ;;
 esac

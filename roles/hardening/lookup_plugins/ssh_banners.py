@@ -33,8 +33,8 @@ options:
 
 RETURN = """
 _raw:
-  description: For each port that was asked, C(port), C(ssh) (whether it answered) and C(found), what
-    was found there in words; only the last one can have answered.
+  description: For each port that was asked, C(port), C(ssh) (whether it answered) and C(found),
+    what was found there in words; only the last one can have answered.
   type: list
   elements: dict
 """
