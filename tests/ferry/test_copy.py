@@ -354,11 +354,11 @@ def test_a_lost_connection_leaves_nothing_and_can_be_repeated(
 
     original = load.copy_table
 
-    def copy_table(source, target, table, *arguments):
+    def copy_table(source, target, table, *arguments, **options):
         if table.name == "processed_files":
             with database.connect() as admin:
                 admin.execute("SELECT pg_terminate_backend(%s)", (target.info.backend_pid,))
-        original(source, target, table, *arguments)
+        original(source, target, table, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(load, "copy_table", copy_table)

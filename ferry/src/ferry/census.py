@@ -271,10 +271,10 @@ class _TableCounter:
             pg_type = f"numeric({digits[0]},{digits[1]})"
         entry = ColumnCensus(kind=kind, pg_type=pg_type, nulls=census.rows - filled)
         if filled:
-            self._record_shapes(column, entry)
+            self.record_shapes(column, entry)
         census.columns[column.name] = entry
 
-    def _record_shapes(self, column: Column, entry: ColumnCensus) -> None:
+    def record_shapes(self, column: Column, entry: ColumnCensus) -> None:
         """Note how the values are written, so that ``reverse`` can write them so again."""
         name = quote_name(column.name)
         shape = shape_expression(entry.kind, name)
@@ -473,20 +473,34 @@ def _share_key_types(schema: Schema, census: Census) -> None:
                         entry.kind, entry.pg_type, changed = Kind.BIGINT, str(Kind.BIGINT), True
 
 
+def note_shapes(
+    connection: sqlite3.Connection, table: Table, kinds: dict[str, Kind]
+) -> dict[str, ColumnCensus]:
+    """Look only at how values are written, in columns whose kinds are known."""
+    counter = _TableCounter(connection, table)
+    entries = {}
+    for column in table.columns:
+        if column.name in kinds:
+            entry = ColumnCensus(kinds[column.name], str(kinds[column.name]))
+            counter.record_shapes(column, entry)
+            entries[column.name] = entry
+    return entries
+
+
 def take_census(
     connection: sqlite3.Connection,
     schema: Schema,
-    progress: Callable[[str], None] = lambda _: None,
+    *,
+    orphans: bool = True,
 ) -> Census:
-    """Read every table once and judge it; ``progress`` is told the table's name first."""
+    """Read every table once and judge it; ``orphans`` as well, rows whose parent is missing."""
     connection.create_function("ferry_fits", 3, ferry_fits, deterministic=True)
     census = Census()
     for table in schema.tables:
-        progress(table.name)
         counter = _TableCounter(connection, table)
         census.tables[table.name] = counter.count()
         census.hazards += counter.hazards
-        if table.foreign_keys:
+        if table.foreign_keys and orphans:
             census.hazards += _find_orphans(connection, table)
     _share_key_types(schema, census)
     return census

@@ -148,6 +148,32 @@ def verify(
 
 
 @app.command(epilog=_EXIT_CODES)
+def sync(
+    sqlite: SqliteFile,
+    dsn: Dsn,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="SNAPSHOT",
+            help="The file that the copy was made from: the changes are then found by joining two "
+            "SQLite files, in a fraction of the time.",
+        ),
+    ] = None,
+    schema: Namespace = "public",
+    report: ReportFile = None,
+) -> None:
+    """After a copy: carry only the rows that were inserted, changed or deleted since.
+
+    Copy a snapshot while the program still runs, stop it, then sync: the downtime is that of the
+    changes alone. One transaction; afterwards PostgreSQL's checksum of every table is compared with
+    the one that SQLite's side has. A target that is not what the base says is refused or found by
+    the checksums. The schema must be the same as at the copy.
+    """
+    _run("sync", report, lambda journey: journey.sync(sqlite, dsn, schema, base))
+
+
+@app.command(epilog=_EXIT_CODES)
 def reverse(
     dsn: Dsn,
     sqlite: Annotated[str, typer.Argument(metavar="SQLITE", help="New file; must not exist.")],

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ferry import audit, ddl, load, proof, reverse, server, snapshot
-from ferry.census import Census, take_census
+from ferry import audit, ddl, load, proof, reverse, server, snapshot, sync
+from ferry.census import Census, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
-from ferry.schema import Schema, quote_name, read_schema
+from ferry.schema import Schema, Table, quote_name, read_schema
 from ferry.source import Source, open_sqlite
+from ferry.types import declared_kind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -140,11 +141,170 @@ class Journey:
                         source.connection, target, schema, census, plan, namespace, advance
                     )
                 self.report.not_carried([*plan.not_carried, *lost])
-                self._prove(source.connection, target, schema, namespace)
+                result = self._prove(source.connection, target, schema, namespace)
+                memories = ddl.memories(schema, census)
+                self._leave_memories(target, namespace, memories, source, _totals(result))
                 self.show_not_carried()
                 source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
         return "copied"
+
+    def _leave_memories(
+        self,
+        target: psycopg.Connection,
+        namespace: str,
+        memories: dict[str, dict[str, Any]],
+        source: Source,
+        totals: dict[str, tuple[list[str], proof.Total]],
+    ) -> None:
+        """Leave with each table what `reverse` and a later `sync` need to know."""
+        for name, memory in memories.items():
+            columns, total = totals[name]
+            memory["proof"] = {
+                "source": source.sha256,
+                "columns": columns,
+                "total": [total.rows, total.low, total.high],
+            }
+            target.execute(ddl.comment(namespace, name, memory))
+
+    def sync(self, path: str, dsn: str, namespace: str, base: str | None) -> str:
+        """Carry what has changed since a copy, in one transaction, and prove it.
+
+        Raises RefusedError if the target is not what the base says, DifferentError if both sides
+        are not equal afterwards; nothing is written then.
+        """
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(open_sqlite(path))
+            self.report.data["source"] = source.describe()
+            schema = self._read_schema(source)
+            self.report.ddl(schema)
+            self.report.not_carried(schema.not_carried)
+            old = None
+            if base is not None:
+                old = stack.enter_context(open_sqlite(base))
+                self.report.data["base"] = old.describe()
+                sync.check_same_schema(schema, read_schema(old.connection))
+            bench = stack.enter_context(sync.workbench(source.uri, old.uri if old else None))
+            target = stack.enter_context(server.transaction(dsn, write=True))
+            self.report.target(server.describe(target, namespace))
+            server.lock_target(target, namespace)
+            delta = sync.Delta(bench, target, schema, namespace)
+            memories = ddl.read_memories(target, namespace)
+            with self.stage("compare"):
+                deltas = [self._find_delta(delta, table, old, memories) for table in schema.tables]
+            census = delta.judge(deltas)
+            self.report.hazards(census.hazards)
+            self.refuse_hazards(census)
+            with self.stage("carry"):
+                delta.apply(deltas, census)
+                load.set_sequences(source.connection, target, schema, namespace)
+            self._show_deltas(deltas)
+            with self.stage("prove"):
+                self._prove_sync(source, target, delta, deltas, namespace)
+            totals = {
+                item.table.name: (delta.sides(item.table).names, item.total) for item in deltas
+            }
+            self._refresh_memories(source, memories, schema, deltas)
+            self._leave_memories(target, namespace, memories, source, totals)
+            source.check_unchanged()
+        touched = sum(item.touched for item in deltas)
+        self.screen.say(
+            "carried and proven: both sides are equal"
+            if touched
+            else "nothing to do: both sides are equal"
+        )
+        return "carried" if touched else "nothing to do"
+
+    def _find_delta(
+        self,
+        delta: sync.Delta,
+        table: Table,
+        base: Source | None,
+        memories: dict[str, dict[str, Any]],
+    ) -> sync.TableDelta:
+        if base is None:
+            return delta.from_target(table)
+        sides = delta.sides(table)
+        kept = memories.get(table.name, {}).get("proof", {})
+        if kept.get("source") == base.sha256 and kept.get("columns") == sides.names:
+            total = proof.Total(*kept["total"])
+        else:  # the target was copied from another file; the proof will tell whether it matters
+            base.connection.create_function("ferry_decimal", 1, proof.ferry_decimal)
+            total = proof.sum_up(sides.sqlite_rows(base.connection))
+        return delta.from_base(table, total)
+
+    def _show_deltas(self, deltas: list[sync.TableDelta]) -> None:
+        for item in deltas:
+            self.report.table(item.table.name)["delta"] = item.as_json()
+        self.screen.grid(
+            ("table", "inserted", "changed", "deleted"),
+            [(d.table.name, d.inserted, d.changed, d.deleted) for d in deltas],
+        )
+
+    def _prove_sync(
+        self,
+        source: Source,
+        target: psycopg.Connection,
+        delta: sync.Delta,
+        deltas: list[sync.TableDelta],
+        namespace: str,
+    ) -> None:
+        """Compare PostgreSQL's checksums with what SQLite's side must have now."""
+        result = proof.Proof()
+        for item in deltas:
+            there = proof.postgres_total(target, delta.sides(item.table))
+            entry = proof.TableProof(
+                item.table.name,
+                rows_sqlite=item.total.rows,
+                rows_postgres=there.rows,
+                checksum_sqlite=item.total.checksum,
+                checksum_postgres=there.checksum,
+            )
+            entry.equal = (entry.rows_sqlite, entry.checksum_sqlite) == (
+                entry.rows_postgres,
+                entry.checksum_postgres,
+            )
+            result.tables.append(entry)
+        if not result.equal:
+            # Compare everything once more, from the beginning, to show what differs.
+            self._prove(source.connection, target, delta.schema, namespace)
+            raise DifferentError(
+                "the target was not what the base says, although it is equal to the source now",
+                "nothing was written; run sync without --base",
+            )
+        result.structure = proof.compare_structure(target, delta.schema, namespace)
+        self._show_proof(result)
+
+    def _refresh_memories(
+        self,
+        source: Source,
+        memories: dict[str, dict[str, Any]],
+        schema: Schema,
+        deltas: list[sync.TableDelta],
+    ) -> None:
+        """Note how the values are written now, in tables that were touched."""
+        for item in deltas:
+            memory = memories.get(item.table.name)
+            if memory is None or not item.touched:
+                continue
+            kinds = {
+                column.name: kind
+                for column in item.table.columns
+                if (kind := declared_kind(column.declared))
+            }
+            entries = note_shapes(source.connection, item.table, kinds)
+            memory["shapes"] = {n: entry.shapes for n, entry in entries.items() if entry.shapes}
+            memory["exceptions"] = {
+                n: entry.exceptions for n, entry in entries.items() if entry.exceptions
+            }
+        for number, table in enumerate(schema.tables):
+            if table.name not in memories:
+                memories[table.name] = {
+                    "ddl": [table.ddl, *(index.ddl for index in table.indexes)],
+                    "shapes": {},
+                    "exceptions": {},
+                    "order": number,
+                }
 
     def _judge_filled_target(
         self,
@@ -296,7 +456,7 @@ class Journey:
         namespace: str,
         *,
         structure: bool = True,
-    ) -> None:
+    ) -> proof.Proof:
         """Compare both sides; raises DifferentError."""
         # The rows are remembered for a later `reverse --baseline`; that lives in the report.
         remember = self.report.path is not None
@@ -305,6 +465,11 @@ class Journey:
         if not structure:
             # The constraints are the original's own; PostgreSQL's are of no consequence here.
             result.structure.clear()
+        self._show_proof(result)
+        return result
+
+    def _show_proof(self, result: proof.Proof) -> None:
+        """Report a comparison; raises DifferentError if it is not equal."""
         self.report.proof(result)
         self.screen.grid(
             (
@@ -332,7 +497,7 @@ class Journey:
         if not result.equal:
             lines = [*result.structure]
             for table in result.tables:
-                if not table.equal:
+                if not table.equal and table.checksum_postgres:  # else the table is missing
                     least = "" if table.counted_all else "at least "
                     lines.append(
                         f"table {table.name}: {least}{table.only_sqlite} rows only in SQLite, "
@@ -340,6 +505,10 @@ class Journey:
                     )
                     lines += [f"  {_describe(difference)}" for difference in table.differences]
             raise DifferentError("the two sides differ\n  " + "\n  ".join(lines))
+
+
+def _totals(result: proof.Proof) -> dict[str, tuple[list[str], proof.Total]]:
+    return {table.name: (table.columns, table.total) for table in result.tables}
 
 
 def _read_baseline(path: Path) -> reverse.Memory:

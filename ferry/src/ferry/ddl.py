@@ -21,6 +21,8 @@ from ferry.schema import Column, Index, Key, NotCarried, Schema, Table, quote_na
 from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
+    import psycopg
+
     from ferry.census import Census, TableCensus
 
 MAX_NAME = 63  # bytes; PostgreSQL cuts longer names off without an error
@@ -82,7 +84,6 @@ class Plan:
     # The same without generated columns, where PostgreSQL does not take their expressions.
     plain_tables: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
-    comments: dict[str, str] = field(default_factory=dict)
     not_carried: list[NotCarried] = field(default_factory=list)
 
     def statements(self) -> list[str]:
@@ -271,7 +272,6 @@ class _Planner:
             self._add_checks(table)
         for table in self.schema.tables:
             self._add_foreign_keys(table)
-        self._add_comments()
         return self.plan
 
     def _qualified(self, table: str) -> str:
@@ -454,26 +454,6 @@ class _Planner:
                 )
             )
 
-    def _add_comments(self) -> None:
-        """Keep with each table what is needed to write it as SQLite again."""
-        extra = [item.sql for item in self.schema.not_carried if item.what in ("view", "trigger")]
-        for number, table in enumerate(self.schema.tables):
-            columns = self.census.tables[table.name].columns
-            memory: dict[str, object] = {
-                "ddl": [table.ddl, *(index.ddl for index in table.indexes)],
-                "shapes": {name: entry.shapes for name, entry in columns.items() if entry.shapes},
-                "exceptions": {
-                    name: entry.exceptions for name, entry in columns.items() if entry.exceptions
-                },
-                "order": number,
-            }
-            if number == 0 and extra:
-                memory["extra"] = extra
-            comment = COMMENT + json.dumps(memory, ensure_ascii=False)
-            self.plan.comments[table.name] = (
-                f"COMMENT ON TABLE {self._qualified(table.name)} IS {quote_text(comment)}"
-            )
-
 
 def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
     """Plan the target; raises RefusedError for names that PostgreSQL cannot take."""
@@ -481,8 +461,44 @@ def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
     return _Planner(schema, census, namespace).run()
 
 
-def memory_of(comment: str | None) -> dict[str, Any] | None:
-    """Read back what a table's comment keeps; None if ferry did not write it."""
-    if comment is None or not comment.startswith(COMMENT):
-        return None
-    return json.loads(comment[len(COMMENT) :])
+def memories(schema: Schema, census: Census) -> dict[str, dict[str, Any]]:
+    """Return what each table's comment has to keep for `reverse`."""
+    extra = [item.sql for item in schema.not_carried if item.what in ("view", "trigger")]
+    found: dict[str, dict[str, Any]] = {}
+    for number, table in enumerate(schema.tables):
+        columns = census.tables[table.name].columns
+        found[table.name] = {
+            "ddl": [table.ddl, *(index.ddl for index in table.indexes)],
+            "shapes": {name: entry.shapes for name, entry in columns.items() if entry.shapes},
+            "exceptions": {
+                name: entry.exceptions for name, entry in columns.items() if entry.exceptions
+            },
+            "order": number,
+        }
+        if number == 0 and extra:
+            found[table.name]["extra"] = extra
+    return found
+
+
+def comment(namespace: str, table: str, memory: dict[str, Any]) -> str:
+    """Return the statement that leaves a memory with its table."""
+    text = quote_text(COMMENT + json.dumps(memory, ensure_ascii=False))
+    return f"COMMENT ON TABLE {quote_name(namespace)}.{quote_name(table)} IS {text}"
+
+
+def read_memories(target: psycopg.Connection, namespace: str) -> dict[str, dict[str, Any]]:
+    """Read back what the tables' comments keep, in the order of the original's tables."""
+    rows = target.execute(
+        """
+        SELECT c.relname, obj_description(c.oid, 'pg_class')
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relkind IN ('r', 'p')
+        """,
+        (namespace,),
+    ).fetchall()
+    found = {
+        name: json.loads(text[len(COMMENT) :])
+        for name, text in rows
+        if text is not None and text.startswith(COMMENT)
+    }
+    return dict(sorted(found.items(), key=lambda item: item[1]["order"]))

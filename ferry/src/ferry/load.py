@@ -57,8 +57,13 @@ def copy_table(
     namespace: str,
     names: Sequence[str],
     progress: Callable[[int], None],
+    *,
+    fresh: bool,
 ) -> None:
-    """Load the columns ``names`` of one table; ``progress`` is told the rows of each block."""
+    """Load the columns ``names`` of one table; ``progress`` is told the rows of each block.
+
+    ``fresh``: the table was created in this transaction.
+    """
     texts = [name for name in names if census.columns[name].kind not in _FROM_PYTHON]
     numbers = [name for name in names if census.columns[name].kind in _FROM_PYTHON]
     lines = [
@@ -76,8 +81,9 @@ def copy_table(
     )
     columns = ", ".join(map(quote_name, [*texts, *numbers]))
     place = f"{quote_name(namespace)}.{quote_name(table.name)}"
-    # FREEZE: the table was created in this transaction, so its rows need no vacuum later.
-    with target.cursor().copy(f"COPY {place} ({columns}) FROM STDIN WITH (FREEZE)") as copy:
+    # FREEZE: rows of a table that nobody has seen yet need no vacuum later.
+    options = " WITH (FREEZE)" if fresh else ""
+    with target.cursor().copy(f"COPY {place} ({columns}) FROM STDIN{options}") as copy:
         block: list[str] = []
         size = 0
         for row in cursor:
@@ -154,26 +160,23 @@ def run_step(target: psycopg.Connection, step: Step) -> NotCarried | None:
 
 def set_sequences(
     source: sqlite3.Connection, target: psycopg.Connection, schema: Schema, namespace: str
-) -> dict[str, int]:
-    """Let each identity go on above ``max(id)`` and above what SQLite had already given away.
-
-    Returns ``{table: last value given}``; tables that never had a row are left out.
-    """
-    last_values = {}
+) -> None:
+    """Let each identity go on above ``max(id)`` and above what was given away already."""
     for table in schema.tables:
         if table.rowid_alias is None:
             continue
         name = quote_name(table.rowid_alias)
         (highest,) = source.execute(f"SELECT max({name}) FROM {quote_name(table.name)}").fetchone()
-        last = max(highest or 0, table.sequence or 0)
-        if last <= 0:
-            continue
         place = f"{quote_name(namespace)}.{quote_name(table.name)}"
-        target.execute(
-            "SELECT setval(pg_get_serial_sequence(%s, %s), %s)", (place, table.rowid_alias, last)
-        )
-        last_values[table.name] = last
-    return last_values
+        (sequence,) = target.execute(
+            "SELECT pg_get_serial_sequence(%s, %s)", (place, table.rowid_alias)
+        ).fetchone()
+        if sequence is None:
+            continue
+        value, called = target.execute(f"SELECT last_value, is_called FROM {sequence}").fetchone()
+        last = max(highest or 0, table.sequence or 0)
+        if last > (value if called else value - 1):
+            target.execute("SELECT setval(%s, %s)", (sequence, last))
 
 
 def load(
@@ -202,14 +205,13 @@ def load(
             namespace,
             names,
             lambda rows, name=table.name: progress(name, rows),
+            fresh=True,
         )
     for step in plan.steps:
         lost = run_step(target, step)
         if lost is not None:
             not_carried.append(lost)
     set_sequences(source, target, schema, namespace)
-    for statement in plan.comments.values():
-        target.execute(statement)
     for table in schema.tables:
         target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(namespace, table.name)))
     return not_carried

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -107,6 +108,14 @@ class Total:
     low: int = 0
     high: int = 0
 
+    def plus(self, other: Total) -> Total:
+        """Return the total with the other's rows added."""
+        return Total(self.rows + other.rows, self.low + other.low, self.high + other.high)
+
+    def minus(self, other: Total) -> Total:
+        """Return the total with the other's rows taken away."""
+        return Total(self.rows - other.rows, self.low - other.low, self.high - other.high)
+
     @property
     def checksum(self) -> str:
         """Return 32 hex digits."""
@@ -129,6 +138,8 @@ class TableProof:
     counted_all: bool = True  # False: the two numbers above are lower bounds
     differences: list[dict[str, Any]] = field(default_factory=list)
     memory: RowMemory | None = None
+    total: Total = field(default_factory=Total)  # of SQLite's side
+    columns: list[str] = field(default_factory=list)  # in the order of the canonical form
 
     def as_json(self) -> dict[str, Any]:
         """Return the table's entry in the report."""
@@ -174,7 +185,7 @@ def ferry_decimal(value: float | str | None) -> str | None:
     return format(number if number else Decimal(0), "f")
 
 
-class _TableSides:
+class TableSides:
     """The canonical form of one table in the SQL of both sides."""
 
     def __init__(self, table: Table, columns: dict[str, str], namespace: str) -> None:
@@ -252,7 +263,8 @@ def _hex_one(value: Any) -> str:
     return struct.pack(">d", value).hex() if isinstance(value, (int, float)) else f"?{value!r}"
 
 
-def _sum_up(rows: Iterable[tuple[bytes, Any]], memory: RowMemory | None) -> Total:
+def sum_up(rows: Iterable[tuple[bytes, Any]], memory: RowMemory | None = None) -> Total:
+    """Add up the hashes of rows, and remember them on request."""
     count = low = high = 0
     unpack = struct.Struct(">qq").unpack
     for digest, key in rows:
@@ -265,7 +277,8 @@ def _sum_up(rows: Iterable[tuple[bytes, Any]], memory: RowMemory | None) -> Tota
     return Total(count, low, high)
 
 
-def _postgres_total(connection: psycopg.Connection, sides: _TableSides) -> Total:
+def postgres_total(connection: psycopg.Connection, sides: TableSides) -> Total:
+    """Let PostgreSQL add up the hashes of its rows."""
     row = connection.execute(
         "SELECT count(*), coalesce(sum(('x' || left(m, 16))::bit(64)::bigint), 0), "
         "coalesce(sum(('x' || right(m, 16))::bit(64)::bigint), 0) "
@@ -321,7 +334,7 @@ class _Comparison:
     def run(self) -> Proof:
         self.source.create_function("ferry_decimal", 1, ferry_decimal, deterministic=True)
         present = columns_of(self.target, self.namespace)
-        pairs: list[tuple[_TableSides, TableProof]] = []
+        pairs: list[tuple[TableSides, TableProof]] = []
         for table in self.schema.tables:
             proof = TableProof(table.name)
             self.proof.tables.append(proof)
@@ -332,6 +345,7 @@ class _Comparison:
                 ).fetchone()
                 continue
             sides = self._sides(table, present[table.name])
+            proof.columns = sides.names
             pairs.append((sides, proof))
         if self.remember:
             self.remember = self._count_rows() <= MAX_ROWS
@@ -341,9 +355,7 @@ class _Comparison:
                 _narrow_down(self.source, self.target, sides, proof)
         for name in sorted(set(present) - {table.name for table in self.schema.tables}):
             self.proof.not_compared.append(f"table {name}: only in PostgreSQL")
-        self.proof.structure += _compare_structure(
-            self.target, self.schema, self.namespace, present
-        )
+        self.proof.structure += compare_structure(self.target, self.schema, self.namespace)
         return self.proof
 
     def _count_rows(self) -> int:
@@ -352,16 +364,16 @@ class _Comparison:
             self.source.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names
         )
 
-    def _sides(self, table: Table, present: dict[str, tuple[str, bool]]) -> _TableSides:
+    def _sides(self, table: Table, present: dict[str, tuple[str, bool]]) -> TableSides:
         names = {column.name for column in table.columns}
         for name in names - set(present):
             self.proof.structure.append(f"column {table.name}.{name} is missing in PostgreSQL")
         for name in sorted(set(present) - names):
             self.proof.not_compared.append(f"column {table.name}.{name}: only in PostgreSQL")
         common = {name: kind for name, (kind, _) in present.items() if name in names}
-        return _TableSides(table, common, self.namespace)
+        return TableSides(table, common, self.namespace)
 
-    def _compare_contents(self, pairs: Sequence[tuple[_TableSides, TableProof]]) -> None:
+    def _compare_contents(self, pairs: Sequence[tuple[TableSides, TableProof]]) -> None:
         """Let PostgreSQL count in a thread of its own while we count SQLite's side."""
         totals: dict[str, Total] = {}
         failures: list[BaseException] = []
@@ -369,7 +381,7 @@ class _Comparison:
         def ask_postgres() -> None:
             try:
                 for sides, proof in pairs:
-                    totals[proof.name] = _postgres_total(self.target, sides)
+                    totals[proof.name] = postgres_total(self.target, sides)
             except BaseException as error:
                 failures.append(error)
 
@@ -382,7 +394,7 @@ class _Comparison:
                 if self.remember:
                     proof.memory = RowMemory(sides.names)
                 key = sides.key if self.remember else ()
-                ours[proof.name] = _sum_up(sides.sqlite_rows(self.source, key), proof.memory)
+                ours[proof.name] = sum_up(sides.sqlite_rows(self.source, key), proof.memory)
         except BaseException:
             self.target.cancel_safe()
             raise
@@ -392,63 +404,118 @@ class _Comparison:
             raise failures[0]
         for _, proof in pairs:
             mine, theirs = ours[proof.name], totals[proof.name]
+            proof.total = mine
             proof.rows_sqlite, proof.checksum_sqlite = mine.rows, mine.checksum
             proof.rows_postgres, proof.checksum_postgres = theirs.rows, theirs.checksum
             proof.equal = (mine.rows, mine.checksum) == (theirs.rows, theirs.checksum)
 
 
-def _narrow_down(
-    source: sqlite3.Connection, target: psycopg.Connection, sides: _TableSides, proof: TableProof
-) -> None:
-    """Find the rows that differ, by hash, and show the first of them column by column.
+@dataclass
+class Differences:
+    """The rows that stand on one side only, as ``{md5: how often}``."""
 
-    The rows' hashes are sorted into 4096 buckets by their first three digits; only buckets whose
-    sums differ are looked at row by row.
+    total: Total  # of SQLite's side
+    only_sqlite: Counter[str] = field(default_factory=Counter)
+    only_postgres: Counter[str] = field(default_factory=Counter)
+    counted_all: bool = True
+
+
+def find_differences(
+    source: sqlite3.Connection,
+    target: psycopg.Connection,
+    sides: TableSides,
+    *,
+    limit: int | None = None,
+) -> Differences:
+    """Find the rows that differ.
+
+    The rows' hashes are sorted into buckets by their first digits; only buckets whose sums differ
+    are looked at row by row, up to ``limit`` rows.
     """
-    ours: dict[str, list[int]] = {}
+    (rows,) = source.execute(f"SELECT count(*) FROM {quote_name(sides.table.name)}").fetchone()
+    digits = 3 if rows < 100_000 else 4 if rows < 1_000_000 else 5
+    counts, sums = array("q", [0]) * 16**digits, array("Q", [0]) * 16**digits
+    low = high = 0
+    unpack = struct.Struct(">qq").unpack
     for digest, _ in sides.sqlite_rows(source):
-        entry = ours.setdefault(digest.hex()[:3], [0, 0])
-        entry[0] += 1
-        entry[1] += int.from_bytes(digest[8:], "big", signed=True)
-    theirs = {
-        bucket: [rows, int(total)]
-        for bucket, rows, total in target.execute(
-            "SELECT left(m, 3), count(*), sum(('x' || right(m, 16))::bit(64)::bigint) "
+        bucket = int(digest.hex()[:digits], 16)
+        first, second = unpack(digest)
+        low += first
+        high += second
+        counts[bucket] += 1
+        sums[bucket] = (sums[bucket] + second) & _MASK
+    found = Differences(Total(sum(counts), low, high))
+    sizes = array("q", counts)
+    with target.cursor(name="ferry_buckets") as cursor:
+        cursor.itersize = 10_000
+        cursor.execute(
+            f"SELECT left(m, {digits}), count(*), sum(('x' || right(m, 16))::bit(64)::bigint) "
             f"FROM {sides.postgres_hashes()} GROUP BY 1"
         )
-    }
-    buckets = sorted(
-        bucket for bucket in ours.keys() | theirs.keys() if ours.get(bucket) != theirs.get(bucket)
-    )
+        for text, rows_there, total in cursor:
+            bucket = int(text, 16)
+            counts[bucket] -= rows_there
+            sizes[bucket] += rows_there
+            sums[bucket] = (sums[bucket] - int(total)) & _MASK
     wanted: set[str] = set()
-    rows = 0
-    for bucket in buckets:
-        rows += ours.get(bucket, [0])[0] + theirs.get(bucket, [0])[0]
-        if rows > _MAX_NARROWED and wanted:
-            break
-        wanted.add(bucket)
-    proof.counted_all = len(wanted) == len(buckets)
+    looked_at = 0
+    for bucket, (count, total) in enumerate(zip(counts, sums, strict=True)):
+        if count or total:
+            looked_at += sizes[bucket]
+            if limit is not None and looked_at > limit and wanted:
+                found.counted_all = False
+                break
+            wanted.add(f"{bucket:0{digits}x}")
+    if not wanted:
+        return found
     left: Counter[str] = Counter()
     for digest, _ in sides.sqlite_rows(source):
-        if (text := digest.hex())[:3] in wanted:
+        if (text := digest.hex())[:digits] in wanted:
             left[text] += 1
     right: Counter[str] = Counter()
     # Names may hold percent signs, which are psycopg's where there are parameters.
     hashes = sides.postgres_hashes().replace("%", "%%")
     for (text,) in target.execute(
-        f"SELECT m FROM {hashes} WHERE left(m, 3) = ANY(%s)", (sorted(wanted),)
+        f"SELECT m FROM {hashes} WHERE left(m, {digits}) = ANY(%s)", (sorted(wanted),)
     ):
         right[text] += 1
-    only_sqlite, only_postgres = left - right, right - left
-    proof.only_sqlite = only_sqlite.total()
-    proof.only_postgres = only_postgres.total()
-    _show(source, target, sides, proof, set(only_sqlite), set(only_postgres))
+    found.only_sqlite, found.only_postgres = left - right, right - left
+    return found
+
+
+def rows_of_hashes(
+    target: psycopg.Connection, sides: TableSides, wanted: Counter[str]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Return place (ctid) and key of the rows with these hashes, each as often as wanted."""
+    left = Counter(wanted)
+    keys = "".join(f", {quote_name(name)}::text" for name in sides.key)
+    hashed = (
+        f"(SELECT md5({sides.postgres_row()}) AS ferry_md5, ctid, * FROM {sides.place} OFFSET 0)"
+    )
+    query = f"SELECT ferry_md5, ctid::text{keys} FROM {hashed} AS t".replace("%", "%%")
+    found = []
+    for text, place, *key in target.execute(f"{query} WHERE ferry_md5 = ANY(%s)", (list(wanted),)):
+        if left[text]:
+            left[text] -= 1
+            found.append((place, tuple(map(str, key))))
+    return found
+
+
+def _narrow_down(
+    source: sqlite3.Connection, target: psycopg.Connection, sides: TableSides, proof: TableProof
+) -> None:
+    """Find the rows that differ and show the first of them column by column."""
+    found = find_differences(source, target, sides, limit=_MAX_NARROWED)
+    proof.counted_all = found.counted_all
+    proof.only_sqlite = found.only_sqlite.total()
+    proof.only_postgres = found.only_postgres.total()
+    _show(source, target, sides, proof, set(found.only_sqlite), set(found.only_postgres))
 
 
 def _show(
     source: sqlite3.Connection,
     target: psycopg.Connection,
-    sides: _TableSides,
+    sides: TableSides,
     proof: TableProof,
     only_sqlite: set[str],
     only_postgres: set[str],
@@ -527,13 +594,12 @@ def _shorten(value: Any) -> str | None:
     return text if len(text) <= 120 else text[:119] + "…"
 
 
-def _compare_structure(
-    target: psycopg.Connection,
-    schema: Schema,
-    namespace: str,
-    present: dict[str, dict[str, tuple[str, bool]]],
-) -> list[str]:
-    """Compare NOT NULL, keys, unique constraints, foreign keys, indexes and sequences."""
+def compare_structure(target: psycopg.Connection, schema: Schema, namespace: str) -> list[str]:
+    """Compare NOT NULL, keys, unique constraints, foreign keys, indexes and sequences.
+
+    Returns a sentence for each thing that SQLite has and PostgreSQL lacks.
+    """
+    present = columns_of(target, namespace)
     keys: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
     for table, kind, columns in target.execute(
         """
@@ -647,7 +713,7 @@ def changes_since(
 
     ``columns`` are the categories of the columns in PostgreSQL, by name.
     """
-    sides = _TableSides(table, columns, "")
+    sides = TableSides(table, columns, "")
     if sides.names != memory.columns:
         return None
     return memory.changes(sides.sqlite_rows(source, sides.key))

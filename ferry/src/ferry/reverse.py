@@ -108,19 +108,7 @@ def memory_from_report(report: dict[str, Any]) -> Memory:
 def memory_from_comments(target: psycopg.Connection, namespace: str) -> Memory:
     """Read what the comments on the tables know."""
     memory = Memory()
-    found = []
-    for name, comment in target.execute(
-        """
-        SELECT c.relname, obj_description(c.oid, 'pg_class')
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = %s AND c.relkind IN ('r', 'p')
-        """,
-        (namespace,),
-    ):
-        kept = ddl.memory_of(comment)
-        if kept is not None:
-            found.append((kept["order"], name, kept))
-    for _, name, kept in sorted(found, key=lambda item: item[:2]):
+    for name, kept in ddl.read_memories(target, namespace).items():
         memory.ddl[name] = kept["ddl"]
         memory.extra += kept.get("extra", [])
         for column, shapes in kept["shapes"].items():

@@ -28,6 +28,7 @@ class Source:
     """An open source: the connection stands in a read transaction, so it sees one state."""
 
     connection: sqlite3.Connection
+    uri: str  # opens further connections to the same contents
     path: str
     sha256: str
     size: int
@@ -68,6 +69,7 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
                     )
             yield Source(
                 connection=opened.connection,
+                uri=opened.uri,
                 path=path,
                 sha256=digest,
                 size=Path(path).stat().st_size,

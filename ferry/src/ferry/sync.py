@@ -1,0 +1,362 @@
+"""Carry only what has changed since a copy.
+
+With the snapshot that the copy was made from (the base), the two SQLite files are joined and the
+changed rows are known exactly. Without it, both databases hash their rows into buckets, and only
+rows of buckets that differ are looked at.
+
+A changed row is deleted and inserted again, with the foreign keys away meanwhile: no cascade runs,
+and values that change places do not collide. At the end everything is compared: PostgreSQL's
+checksum of each table with the one that SQLite's side must have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ferry import proof
+from ferry.census import row_name, take_census
+from ferry.errors import RefusedError
+from ferry.load import copy_table
+from ferry.schema import Schema, Table, quote_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import psycopg
+
+    from ferry.census import Census
+
+_KEYS_PER_DELETE = 10_000
+
+
+@dataclass
+class TableDelta:
+    """What is to be done to one table in PostgreSQL."""
+
+    table: Table
+    inserted: int = 0
+    changed: int = 0
+    deleted: int = 0
+    # Rows to delete, by key (with a base) or by place (without one).
+    keys: list[tuple[Any, ...]] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    # What the checksum of the table must be afterwards.
+    total: proof.Total = field(default_factory=proof.Total)
+
+    @property
+    def touched(self) -> bool:
+        """Tell whether there is anything to do."""
+        return bool(self.inserted or self.changed or self.deleted)
+
+    def as_json(self) -> dict[str, int]:
+        """Return the numbers for the report."""
+        return {"inserted": self.inserted, "changed": self.changed, "deleted": self.deleted}
+
+
+@contextlib.contextmanager
+def workbench(new_uri: str, base_uri: str | None) -> Iterator[sqlite3.Connection]:
+    """Open a connection that sees the new file's tables, and temporary ones in front of them.
+
+    A temporary table with a table's own name holds the rows to carry: what reads the table then
+    reads these rows only. The base, if there is one, is attached as ``base``.
+    """
+    connection = sqlite3.connect(":memory:", uri=True, isolation_level=None)
+    try:
+        connection.execute("PRAGMA temp_store = FILE")
+        connection.execute("ATTACH ? AS new", (new_uri,))
+        if base_uri is not None:
+            connection.execute("ATTACH ? AS base", (base_uri,))
+        yield connection
+    finally:
+        connection.close()
+
+
+def _key_of(table: Table) -> tuple[str, ...]:
+    return table.primary_key.columns if table.primary_key else ()
+
+
+def _on(key: Sequence[str], left: str, right: str) -> str:
+    return " AND ".join(
+        f"{left}.{quote_name(name)} = {right}.{quote_name(name)} COLLATE BINARY" for name in key
+    )
+
+
+def check_same_schema(new: Schema, base: Schema) -> None:
+    """Refuse files whose tables are declared differently: sync carries rows only."""
+    ours = {table.name: table.ddl for table in new.tables}
+    theirs = {table.name: table.ddl for table in base.tables}
+    names = sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    )
+    if names:
+        raise RefusedError(
+            f"the schema has changed since the base was made: {', '.join(names)}",
+            "sync carries rows only; make a fresh copy",
+        )
+
+
+class Delta:
+    """Finds what has changed, table by table, and carries it."""
+
+    def __init__(
+        self,
+        bench: sqlite3.Connection,
+        target: psycopg.Connection,
+        schema: Schema,
+        namespace: str,
+    ) -> None:
+        self.bench = bench
+        self.target = target
+        self.schema = schema
+        self.namespace = namespace
+        self.columns = proof.columns_of(target, namespace)
+        bench.create_function("ferry_decimal", 1, proof.ferry_decimal, deterministic=True)
+        missing = [table.name for table in schema.tables if table.name not in self.columns]
+        if missing:
+            raise RefusedError(
+                f"the target has not been copied to: {', '.join(missing[:10])} missing in the "
+                f"schema {namespace}",
+                "run `ferry copy` first",
+            )
+
+    def sides(self, table: Table) -> proof.TableSides:
+        """Return the table's canonical form on both sides; refuses differing columns."""
+        present = self.columns[table.name]
+        names = {column.name for column in table.columns}
+        if names != set(present):
+            raise RefusedError(
+                f"the columns of {table.name} differ: {', '.join(sorted(names ^ set(present)))}",
+                "sync carries rows only; make a fresh copy",
+            )
+        categories = {name: category for name, (category, _) in present.items()}
+        return proof.TableSides(table, categories, self.namespace)
+
+    # With a base ---------------------------------------------------------------------------
+
+    def from_base(self, table: Table, base_total: proof.Total) -> TableDelta:
+        """Join both files; the rows to carry then stand in a temporary table."""
+        delta = TableDelta(table)
+        key = _key_of(table)
+        name = quote_name(table.name)
+        if not key:
+            return self.from_target(table)
+        first = quote_name(key[0])
+        # BINARY: a column's own collation would take 'a' and 'A' for the same.
+        differs = " OR ".join(
+            f"n.{quote_name(column.name)} IS NOT b.{quote_name(column.name)} COLLATE BINARY"
+            for column in table.columns
+        )
+        self.bench.execute(
+            f"CREATE TEMP TABLE {name} AS SELECT n.* FROM new.{name} n "
+            f"LEFT JOIN base.{name} b ON {_on(key, 'n', 'b')} WHERE b.{first} IS NULL OR {differs}"
+        )
+        keys = ", ".join(f"b.{quote_name(part)}" for part in key)
+        replaced = self.bench.execute(
+            f"SELECT {keys} FROM temp.{name} n JOIN base.{name} b ON {_on(key, 'n', 'b')}"
+        ).fetchall()
+        (carried,) = self.bench.execute(f"SELECT count(*) FROM temp.{name}").fetchone()
+        delta.changed, delta.inserted = len(replaced), carried - len(replaced)
+        (now,) = self.bench.execute(f"SELECT count(*) FROM new.{name}").fetchone()
+        (before,) = self.bench.execute(f"SELECT count(*) FROM base.{name}").fetchone()
+        gone = []
+        if before + delta.inserted != now:
+            gone = self.bench.execute(
+                f"SELECT {keys} FROM base.{name} b LEFT JOIN new.{name} n ON {_on(key, 'b', 'n')} "
+                f"WHERE n.{first} IS NULL"
+            ).fetchall()
+        delta.deleted = len(gone)
+        delta.keys = replaced + gone
+        sides = self.sides(table)
+        delta.total = base_total.plus(proof.sum_up(sides.sqlite_rows(self.bench)))
+        delta.total = delta.total.minus(self._total_of_base_rows(table, sides, delta.keys))
+        return delta
+
+    def _total_of_base_rows(
+        self, table: Table, sides: proof.TableSides, keys: Sequence[tuple[Any, ...]]
+    ) -> proof.Total:
+        """Hash the rows as they were: a temporary table stands in for them for a moment."""
+        if not keys:
+            return proof.Total()
+        name = quote_name(table.name)
+        columns = _key_of(table)
+        self.bench.execute(f"ALTER TABLE temp.{name} RENAME TO ferry_aside")
+        marks = ", ".join("?" * len(columns))
+        names = ", ".join(f"k{number}" for number in range(len(columns)))
+        self.bench.execute(f"CREATE TEMP TABLE ferry_keys ({names})")
+        self.bench.executemany(f"INSERT INTO temp.ferry_keys VALUES ({marks})", keys)
+        on = " AND ".join(
+            f"b.{quote_name(column)} = k.k{number} COLLATE BINARY"
+            for number, column in enumerate(columns)
+        )
+        self.bench.execute(
+            f"CREATE TEMP TABLE {name} AS SELECT b.* FROM temp.ferry_keys k "
+            f"CROSS JOIN base.{name} b ON {on}"
+        )
+        total = proof.sum_up(sides.sqlite_rows(self.bench))
+        self.bench.execute(f"DROP TABLE temp.{name}")
+        self.bench.execute("DROP TABLE temp.ferry_keys")
+        self.bench.execute(f"ALTER TABLE temp.ferry_aside RENAME TO {name}")
+        return total
+
+    # Without one ---------------------------------------------------------------------------
+
+    def from_target(self, table: Table) -> TableDelta:
+        """Compare both databases; the rows to carry then stand in a temporary table."""
+        delta = TableDelta(table)
+        sides = self.sides(table)
+        found = proof.find_differences(self.bench, self.target, sides)
+        delta.total = found.total
+        name = quote_name(table.name)
+        if not found.only_sqlite and not found.only_postgres:
+            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM new.{name} LIMIT 0")
+            return delta
+        identity = [row_name(table)] if row_name(table) else list(_key_of(table))
+        wanted = dict(found.only_sqlite)
+        names = ", ".join(f"k{number}" for number in range(len(identity)))
+        marks = ", ".join("?" * len(identity))
+        self.bench.execute(f"CREATE TEMP TABLE ferry_keys ({names})")
+        keys = set()
+        for digest, values in sides.sqlite_rows(self.bench, [*identity, *sides.key]):
+            text = digest.hex()
+            if wanted.get(text):
+                wanted[text] -= 1
+                self.bench.execute(
+                    f"INSERT INTO temp.ferry_keys VALUES ({marks})", values[: len(identity)]
+                )
+                keys.add(tuple(map(str, values[len(identity) :])))
+        on = " AND ".join(
+            f"n.{quote_name(str(column))} = k.k{number} COLLATE BINARY"
+            for number, column in enumerate(identity)
+        )
+        self.bench.execute(
+            f"CREATE TEMP TABLE {name} AS SELECT n.* FROM temp.ferry_keys k "
+            f"CROSS JOIN new.{name} n ON {on}"
+        )
+        self.bench.execute("DROP TABLE temp.ferry_keys")
+        remote = proof.rows_of_hashes(self.target, sides, found.only_postgres)
+        delta.places = [place for place, _ in remote]
+        both = sum(bool(key) and key in keys for _, key in remote)
+        delta.changed = both
+        delta.inserted = sum(found.only_sqlite.values()) - both
+        delta.deleted = len(remote) - both
+        return delta
+
+    # Carrying ------------------------------------------------------------------------------
+
+    def judge(self, deltas: Sequence[TableDelta]) -> Census:
+        """Take the census of the rows to carry."""
+        touched = Schema(tables=[delta.table for delta in deltas if delta.touched])
+        return take_census(self.bench, touched, orphans=False)
+
+    def apply(self, deltas: Sequence[TableDelta], census: Census) -> None:
+        """Delete and insert; foreign keys are away meanwhile and validated afterwards."""
+        touched = [delta for delta in deltas if delta.touched]
+        with self._without_foreign_keys([delta.table.name for delta in touched]):
+            for delta in touched:
+                self._delete(delta)
+                if delta.inserted or delta.changed:
+                    generated = self._generated(delta.table.name)
+                    names = [c.name for c in delta.table.columns if c.name not in generated]
+                    copy_table(
+                        self.bench,
+                        self.target,
+                        delta.table,
+                        census.tables[delta.table.name],
+                        self.namespace,
+                        names,
+                        lambda _: None,
+                        fresh=False,
+                    )
+        for delta in touched:
+            self.target.execute(f"ANALYZE {self._place(delta.table.name)}")
+
+    def _place(self, table: str) -> str:
+        return f"{quote_name(self.namespace)}.{quote_name(table)}"
+
+    def _generated(self, table: str) -> set[str]:
+        rows = self.target.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attgenerated <> ''",
+            (self._place(table),),
+        )
+        return {name for (name,) in rows}
+
+    def _delete(self, delta: TableDelta) -> None:
+        deleted = 0
+        if delta.places:
+            place = self._place(delta.table.name).replace("%", "%%")
+            for part in _parts(delta.places):
+                deleted += self.target.execute(
+                    f"DELETE FROM {place} WHERE ctid = ANY (%s::tid[])", (part,)
+                ).rowcount
+            expected = len(delta.places)
+        else:
+            deleted = self._delete_by_key(delta)
+            expected = len(delta.keys)
+        if deleted != expected:
+            raise RefusedError(
+                f"the target's table {delta.table.name} is not what the base says: {expected} rows "
+                f"were to be replaced or deleted, {deleted} were found",
+                "run sync without --base, which compares both databases, or make a fresh copy",
+            )
+
+    def _delete_by_key(self, delta: TableDelta) -> int:
+        key = _key_of(delta.table)
+        types = dict(
+            self.target.execute(
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+                "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+                (self._place(delta.table.name),),
+            ).fetchall()
+        )
+        columns = ", ".join(f"t.{quote_name(name)}" for name in key)
+        arrays = ", ".join(f"unnest(%s::text[])::{types[name]}" for name in key)
+        statement = (
+            f"DELETE FROM {self._place(delta.table.name)} t WHERE ({columns}) IN "
+        ).replace("%", "%%") + f"(SELECT {arrays})"
+        deleted = 0
+        for part in _parts(delta.keys):
+            values = [[_as_text(row[number]) for row in part] for number in range(len(key))]
+            deleted += self.target.execute(statement, values).rowcount
+        return deleted
+
+    @contextlib.contextmanager
+    def _without_foreign_keys(self, tables: list[str]) -> Iterator[None]:
+        constraints = self.target.execute(
+            """
+            SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
+            FROM pg_constraint k
+            JOIN pg_class c ON c.oid = k.conrelid
+            JOIN pg_class p ON p.oid = k.confrelid
+            JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_namespace m ON m.oid = p.relnamespace
+            WHERE k.contype = 'f' AND k.conparentid = 0 AND %(schema)s IN (n.nspname, m.nspname)
+              AND (c.relname = ANY (%(tables)s) OR p.relname = ANY (%(tables)s))
+              AND n.nspname = %(schema)s
+            """,
+            {"schema": self.namespace, "tables": tables},
+        ).fetchall()
+        for table, name, _ in constraints:
+            self.target.execute(
+                f"ALTER TABLE {self._place(table)} DROP CONSTRAINT {quote_name(name)}"
+            )
+        yield
+        for table, name, definition in constraints:
+            self.target.execute(
+                f"ALTER TABLE {self._place(table)} ADD CONSTRAINT {quote_name(name)} {definition}"
+            )
+
+
+def _parts(items: Sequence[Any]) -> Iterable[list[Any]]:
+    return (
+        list(items[start : start + _KEYS_PER_DELETE])
+        for start in range(0, len(items), _KEYS_PER_DELETE)
+    )
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,204 @@
+"""sync: after a copy only what differs is carried, and everything is compared."""
+
+import sqlite3
+
+import pytest
+
+
+@pytest.fixture
+def copied(ferry, bot_database, database):
+    assert ferry("copy", bot_database, database.dsn).code == 0
+    return database
+
+
+def change(path, *statements):
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def deltas(run):
+    return {
+        table["name"]: tuple(table["delta"][kind] for kind in ("inserted", "changed", "deleted"))
+        for table in run.report["tables"]
+        if any(table["delta"].values())
+    }
+
+
+def versions(database, table):
+    with database.connect() as connection:
+        return dict(connection.execute(f"SELECT id, xmin::text FROM {table}").fetchall())
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_only_what_changed_is_carried(
+    ferry, bot_database, own_bot_database, copied, with_base, tmp_path
+):
+    change(
+        own_bot_database,
+        "INSERT INTO processed_files (filename) VALUES ('new 1'), ('new 2')",
+        "UPDATE rounds SET winner_team = 7 WHERE id = 4",
+        "DELETE FROM player_links WHERE rowid IN (SELECT rowid FROM player_links LIMIT 3)",
+        "UPDATE weapon_comprehensive_stats SET accuracy = accuracy * (1 + 3e-16) "
+        "WHERE accuracy > 1 AND id IN (SELECT id FROM weapon_comprehensive_stats LIMIT 40)",
+        "INSERT INTO rounds (round_date, round_time, match_id, map_name, round_number) "
+        "VALUES ('d', 't', 'm', 'x', 1)",
+        "INSERT INTO weapon_comprehensive_stats (round_id, player_guid, player_name, weapon_name) "
+        "SELECT max(id), 'g', 'n\t\\', 'w' FROM rounds",
+        "DELETE FROM processed_files WHERE id = 7",
+    )
+    before = versions(copied, "weapon_comprehensive_stats")
+    options = ["--base", bot_database] if with_base else []
+    run = ferry("sync", own_bot_database, copied.dsn, *options)
+    assert run.code == 0, run
+    found = deltas(run)
+    assert found["processed_files"] == (2, 0, 1)
+    assert found["rounds"] == (1, 1, 0)
+    assert found["player_links"] == (0, 0, 3)
+    inserted, changed, deleted = found["weapon_comprehensive_stats"]
+    assert (inserted, deleted) == (1, 0)
+    assert 20 < changed <= 40
+    assert "player_comprehensive_stats" not in found
+    assert all(table["equal"] for table in run.report["tables"])
+    after = versions(copied, "weapon_comprehensive_stats")
+    assert sum(after.get(key) != version for key, version in before.items()) == changed
+
+    assert ferry("verify", own_bot_database, copied.dsn).code == 0
+    again = ferry("sync", own_bot_database, copied.dsn)
+    assert again.code == 0
+    assert again.report["outcome"] == "nothing to do"
+    # The foreign keys were away meanwhile; the way back still knows the formats.
+    assert ferry("reverse", copied.dsn, tmp_path / "back.db").code == 0
+    with sqlite3.connect(tmp_path / "back.db") as back, sqlite3.connect(own_bot_database) as own:
+        assert list(back.iterdump()) == list(own.iterdump())
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_unique_values_that_change_places_and_parents_that_move(
+    ferry, make_sqlite, database, with_base
+):
+    script = (
+        "CREATE TABLE p (id INTEGER PRIMARY KEY, name TEXT UNIQUE);"
+        "CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p ON DELETE CASCADE);"
+        "CREATE TABLE f (name TEXT PRIMARY KEY COLLATE NOCASE, v TEXT COLLATE NOCASE) "
+        "WITHOUT ROWID;"
+        "INSERT INTO p VALUES (1, 'a'), (2, 'b'); INSERT INTO c VALUES (1, 1), (2, 2);"
+        "INSERT INTO f VALUES ('x', 'same'), ('y', 'v')"
+    )
+    base = make_sqlite(script, name="base.db")
+    new = make_sqlite(script, name="new.db")
+    assert ferry("copy", base, database.dsn).code == 0
+    change(
+        new,
+        "UPDATE p SET name = 'z' WHERE id = 1",
+        "UPDATE p SET name = 'a' WHERE id = 2",
+        "UPDATE p SET name = 'b' WHERE id = 1",
+        "UPDATE f SET v = 'SAME' WHERE name = 'x'",
+        "UPDATE f SET name = 'Y' WHERE name = 'y'",
+    )
+    run = ferry("sync", new, database.dsn, *(["--base", base] if with_base else []))
+    assert run.code == 0, run
+    assert ferry("verify", new, database.dsn).code == 0
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM c").fetchone() == (2,), "nothing cascaded"
+        assert connection.execute("SELECT confdeltype::text FROM pg_constraint WHERE contype = 'f'"
+                                  ).fetchone() == ("c",)  # fmt: skip
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_tables_without_a_key_and_with_percent_signs(ferry, make_sqlite, database, with_base):
+    script = (
+        'CREATE TABLE "100%" ("a%s" TEXT, b BLOB);'
+        "INSERT INTO \"100%\" VALUES ('x', x'01'), ('x', x'01'), ('y', NULL), ('y', NULL)"
+    )
+    base, new = make_sqlite(script, name="base.db"), make_sqlite(script, name="new.db")
+    assert ferry("copy", base, database.dsn).code == 0
+    change(
+        new,
+        'DELETE FROM "100%" WHERE rowid = 2',
+        "INSERT INTO \"100%\" VALUES ('y', NULL), ('z', x'')",
+    )
+    run = ferry("sync", new, database.dsn, *(["--base", base] if with_base else []))
+    assert run.code == 0, run
+    assert deltas(run) == {"100%": (2, 0, 1)}
+    assert ferry("verify", new, database.dsn).code == 0
+
+
+def test_a_target_that_is_not_what_the_base_says_is_found(
+    ferry, bot_database, own_bot_database, copied
+):
+    change(own_bot_database, "UPDATE rounds SET winner_team = 7 WHERE id = 4")
+    with copied.connect() as connection:
+        connection.execute("UPDATE processed_files SET file_hash = 'changed' WHERE id = 7")
+    run = ferry("sync", own_bot_database, copied.dsn, "--base", bot_database)
+    assert run.code == 4, run
+    assert "id 7" in run.err
+    with copied.connect() as connection:
+        row = connection.execute("SELECT winner_team FROM rounds WHERE id = 4").fetchone()
+        assert row != (7,), "nothing was written"
+    # Without a base both databases are compared, and the difference is carried over.
+    assert ferry("sync", own_bot_database, copied.dsn).code == 0
+    assert ferry("verify", own_bot_database, copied.dsn).code == 0
+
+
+def test_a_row_that_should_be_there_and_is_not_is_refused(
+    ferry, bot_database, own_bot_database, copied
+):
+    change(own_bot_database, "DELETE FROM processed_files WHERE id = 7")
+    with copied.connect() as connection:
+        connection.execute("DELETE FROM processed_files WHERE id = 7")
+    run = ferry("sync", own_bot_database, copied.dsn, "--base", bot_database)
+    assert run.code == 3
+    assert "without --base" in run.err
+
+
+def test_new_values_are_judged_like_all_others(ferry, bot_database, own_bot_database, copied):
+    change(own_bot_database, "UPDATE rounds SET winner_team = 'nobody' WHERE id = 4")
+    run = ferry("sync", own_bot_database, copied.dsn, "--base", bot_database)
+    assert run.code == 3
+    assert [h["code"] for h in run.report["hazards"]] == ["text-in-number"]
+    change(own_bot_database, "UPDATE rounds SET winner_team = 5000000000 WHERE id = 4")
+    run = ferry("sync", own_bot_database, copied.dsn, "--base", bot_database)
+    assert run.code == 3
+    assert "out of range" in run.err
+    change(
+        own_bot_database,
+        "UPDATE rounds SET winner_team = 1 WHERE id = 4",
+        "UPDATE weapon_comprehensive_stats SET round_id = 2 WHERE id = "
+        "(SELECT min(id) FROM weapon_comprehensive_stats)",
+    )
+    run = ferry("sync", own_bot_database, copied.dsn, "--base", bot_database)
+    assert run.code == 3
+    assert "foreign key" in run.err
+
+
+def test_what_sync_is_not_for(ferry, bot_database, own_bot_database, database, tmp_path):
+    run = ferry("sync", bot_database, database.dsn)
+    assert run.code == 3
+    assert "ferry copy" in run.err
+    assert ferry("copy", bot_database, database.dsn).code == 0
+    change(own_bot_database, "ALTER TABLE rounds ADD COLUMN note TEXT")
+    run = ferry("sync", own_bot_database, database.dsn, "--base", bot_database)
+    assert run.code == 3
+    assert "schema has changed" in run.err
+    run = ferry("sync", own_bot_database, database.dsn)
+    assert run.code == 3
+    assert "note" in run.err
+    missing = tmp_path / "nowhere.db"
+    assert ferry("sync", bot_database, database.dsn, "--base", missing).code == 3
+    assert not missing.exists()
+
+
+def test_sequences_go_on_after_a_sync(ferry, bot_database, own_bot_database, copied):
+    change(
+        own_bot_database,
+        "INSERT INTO processed_files (id, filename) VALUES (500000, 'far')",
+        "DELETE FROM processed_files WHERE id = 500000",
+    )
+    assert ferry("sync", own_bot_database, copied.dsn, "--base", bot_database).code == 0
+    with copied.connect() as connection:
+        row = connection.execute(
+            "INSERT INTO processed_files (filename) VALUES ('next') RETURNING id"
+        ).fetchone()
+    assert row == (500001,)
