@@ -20,7 +20,7 @@ def database() -> Machine:
     return Machine("database")
 
 
-@pytest.fixture(scope="session", params=["database", "database13"])
+@pytest.fixture(params=["database", "database13"])
 def server(request) -> Machine:
     """Each of the two servers in turn."""
     return Machine(request.param)
@@ -57,7 +57,6 @@ def play():
             env={
                 **os.environ,
                 "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_CALLBACKS_ENABLED": "",
                 "ANSIBLE_NOCOLOR": "1",
                 "ANSIBLE_FORCE_COLOR": "0",
                 "ETL_CACHE": str(ROOT / ".cache"),

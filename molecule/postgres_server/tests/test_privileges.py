@@ -53,7 +53,7 @@ class TestReadonly:
 
     @pytest.mark.parametrize("sql", ["DELETE FROM rounds", "CREATE TABLE mine (id int)"])
     def test_cannot_write_even_without_the_session_default(self, database, sql) -> None:
-        result = self.login(database, f"SET default_transaction_read_only = off; {sql}")
+        result = self.login(database, f"SET transaction_read_only = off; {sql}")
         assert result.rc == 1
         assert re.search(DENIED, result.stderr)
 

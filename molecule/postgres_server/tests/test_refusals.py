@@ -6,7 +6,7 @@ import pytest
 
 STATE = (
     "sha256sum /etc/postgresql/15/main/pg_hba.conf /etc/postgresql/15/main/conf.d/* "
-    "/etc/postgres-backup.json; stat -c %%Y /var/lib/postgresql/15/main/postmaster.pid"
+    "/etc/postgres-backup.json; stat -c %Y /var/lib/postgresql/15/main/postmaster.pid"
 )
 CLIENT = {
     "name": "bot",
@@ -60,7 +60,7 @@ CLIENT = {
         ({"postgres_server_tls_names": []}, "postgres_server_tls_names is empty"),
         ({"postgres_server_backup_recipients": []}, "must hold at least one public age key"),
         (
-            {"postgres_server_backup_recipients": ["AGE-SECRET-KEY-1QQQ"]},
+            {"postgres_server_backup_recipients": ["AGE-SECRET-KEY-QQQ"]},
             "never belongs on a server",
         ),
         ({"postgres_server_minimum_free_mb": 99_999_999}, "Make room first"),

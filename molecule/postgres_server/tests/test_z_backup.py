@@ -47,7 +47,7 @@ def drill(play, manifest):  # noqa: ARG001 - there has to be one
 
 def test_backup_is_complete_and_private(database, manifest) -> None:
     path = f"{DIRECTORY}/{manifest['stamp']}"
-    assert database.ok(f"stat -c %%U:%%a {DIRECTORY} {path} {path}/dump.age").split() == [
+    assert database.ok(f"stat -c %U:%a {DIRECTORY} {path} {path}/dump.age").split() == [
         "postgres_backup:700",
         "postgres_backup:700",
         "postgres_backup:600",
@@ -97,10 +97,9 @@ def test_a_difference_is_found(database, manifest) -> None:
 
 @pytest.mark.usefixtures("manifest")
 def test_in_place_wants_the_name(play, database) -> None:
-    for confirm in ("", "yes"):
-        result = play(RESTORE, restore_mode="in_place", restore_confirm=confirm)
-        assert result.returncode != 0
-        assert "-e restore_confirm=etlegacy_stats. Nothing was changed." in said(result)
+    result = play(RESTORE, restore_mode="in_place", restore_confirm="yes")
+    assert result.returncode != 0
+    assert "-e restore_confirm=etlegacy_stats. Nothing was changed." in said(result)
     assert database.sql(NAMES) == "etlegacy_stats postgres"
 
 
@@ -113,16 +112,11 @@ def exchange_identity(_copy: Path, identity: Path) -> None:
     identity.write_text(str(pyrage.x25519.Identity.generate()))
 
 
-def lose_identity(_copy: Path, identity: Path) -> None:
-    identity.unlink()
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (truncate, "truncated or altered"),
         (exchange_identity, "does not open"),
-        (lose_identity, "No such file or directory. It opens the backups."),
     ],
 )
 @pytest.mark.usefixtures("drill")

@@ -495,12 +495,10 @@ def main() -> int:
                 print(manifest["stamp"], manifest["bytes"], manifest["rows"])
         else:
             print(verify(config, arguments.database, json.load(sys.stdin)))
-    except Differs as error:
-        print(f"postgres-backup: {error}", file=sys.stderr)
-        return 4
     except (BackupError, psycopg2.Error, OSError) as error:
-        print(f"postgres-backup: {error}", file=sys.stderr)
-        return 1
+        # One line, so that it is one entry of the journal.
+        print(f"postgres-backup: {' '.join(str(error).split())}", file=sys.stderr)
+        return 4 if isinstance(error, Differs) else 1
     return 0
 
 
