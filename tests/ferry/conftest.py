@@ -46,7 +46,7 @@ def ferry(tmp_path: Path) -> Callable[..., Outcome]:
         number += 1
         words = [str(argument) for argument in arguments]
         report = None
-        if words[0] != "snapshot" and "--report" not in words:
+        if words[0] not in ("snapshot", "report") and "--report" not in words:
             report = tmp_path / f"report-{number}.json"
             words += ["--report", str(report)]
         result = CliRunner().invoke(app, words, terminal_width=200)

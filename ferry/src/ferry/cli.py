@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ferry import __version__, snapshot
+from ferry import __version__, page, snapshot
 from ferry.commands import Journey
 from ferry.errors import FerryError
 from ferry.report import Report
@@ -243,6 +243,25 @@ def take_snapshot(
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(json.dumps(result))
+
+
+@app.command(name="report", epilog=_EXIT_CODES)
+def render_report(
+    reports: Annotated[
+        list[Path], typer.Argument(metavar="REPORT.json…", help="Reports of other commands.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="PAGE.html", help="Written anew.")],
+) -> None:
+    """Show reports as one HTML page that needs nothing beside it, in light and dark."""
+    try:
+        html = page.render([json.loads(path.read_text()) for path in reports])
+        out.write_text(html)
+    except OSError as error:
+        print(f"ferry: usage: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"ferry: usage: this is no report of ferry: {error!r}", file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 def main() -> None:

@@ -1,0 +1,87 @@
+"""report: one HTML page from the JSON of any command."""
+
+import json
+from html.parser import HTMLParser
+
+
+class Checker(HTMLParser):
+    """Finds anything that is loaded from elsewhere, and unbalanced tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.foreign, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta",):
+            self.open.append(tag)
+        self.foreign += [value for name, value in attributes if name in ("src", "href")]
+        if tag == "script":
+            self.foreign.append("script")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def check(path):
+    checker = Checker()
+    checker.feed(path.read_text())
+    assert checker.open == []
+    assert checker.foreign == []
+    assert "prefers-color-scheme: dark" in path.read_text()
+    return " ".join(checker.text)
+
+
+def test_reports_of_all_commands_on_one_page(ferry, make_sqlite, database, tmp_path):
+    good = make_sqlite(
+        'CREATE TABLE "<b>t&" (id INTEGER PRIMARY KEY, v TEXT);'
+        "INSERT INTO \"<b>t&\" VALUES (1, '<i>');"
+        'CREATE TRIGGER tr AFTER INSERT ON "<b>t&" BEGIN SELECT 1; END',
+        name="good.db",
+    )
+    bad = make_sqlite(
+        "CREATE TABLE x (a INTEGER); INSERT INTO x VALUES ('<script>')", name="bad.db"
+    )
+    program = tmp_path / "bot.py"
+    program.write_text("db.execute('SELECT nothing FROM nowhere')")
+    runs = [ferry("copy", good, database.dsn), ferry("sync", good, database.dsn)]
+    with database.connect() as connection:
+        connection.execute("UPDATE \"<b>t&\" SET v = 'other'")
+    runs += [
+        ferry("verify", good, database.dsn),
+        ferry("inspect", bad),
+        ferry("reverse", database.dsn, tmp_path / "back.db"),
+        ferry("audit-sql", program, database.dsn),
+        ferry("copy", bad, "host=/nowhere"),
+    ]
+    assert [run.code for run in runs] == [0, 0, 4, 3, 0, 3, 3]
+    files = []
+    for number, run in enumerate(runs):
+        files.append(tmp_path / f"r{number}.json")
+        files[-1].write_text(json.dumps(run.report))
+    out = tmp_path / "page.html"
+    run = ferry("report", *files, "-o", out)
+    assert run.code == 0, run
+    text = check(out)
+    for expected in (
+        "<b>t&",
+        "text-in-number",
+        "<script>",
+        "trigger",
+        "nowhere",
+        "First differences",
+        "Carried since the copy",
+        runs[0].report["tables"][0]["checksum_sqlite"],
+    ):
+        assert expected in text
+
+
+def test_what_is_no_report_is_a_usage_error(ferry, tmp_path):
+    out = tmp_path / "page.html"
+    for content in ("no json", "[]", "{}"):
+        (tmp_path / "x.json").write_text(content)
+        assert ferry("report", tmp_path / "x.json", "-o", out).code == 2
+    assert ferry("report", tmp_path / "missing.json", "-o", out).code == 2
+    assert not out.exists()
