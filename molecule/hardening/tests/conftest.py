@@ -18,11 +18,13 @@ class Machine:
         self.address = ADDRESSES[name]
         self.port = port
         self.key = str(CACHE / "operator_key")
-        sudo = "&sudo=true" if user != "root" else ""
         known_hosts = CACHE / "known_hosts.hardening"
         self.host = testinfra.get_host(
-            f"ssh://{user}@{self.address}:{port}?ssh_identity_file={self.key}&controlpersist=60"
-            f"&ssh_extra_args=-o UserKnownHostsFile={known_hosts}{sudo}"
+            f"ssh://{user}@{self.address}:{port}",
+            sudo=user != "root",
+            ssh_identity_file=self.key,
+            ssh_extra_args=f"-o UserKnownHostsFile={known_hosts}",
+            controlpath="~/.ansible/cp-hardening/tests-%%C",
         )
 
     def say(self, command):

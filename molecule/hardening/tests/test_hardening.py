@@ -30,11 +30,12 @@ print(json.dumps([result for result in asyncio.run(scan(ports)) if result[1] != 
 
 
 def ssh(outsider, server, user, *options):
-    """Try to log in from the outsider and return the finished command."""
+    """Try to log in from the outsider and return the finished command; it fails with 1."""
     words = " ".join(options)
     return outsider.host.run(
         f"ssh -v -p {server.port} -o BatchMode=yes -o ConnectTimeout=5"
-        f" -o StrictHostKeyChecking=accept-new {words} {user}@{server.address} sudo -n id -u"
+        f" -o StrictHostKeyChecking=accept-new {words} {user}@{server.address}"
+        " sudo -n id -u || exit 1"
     )
 
 
@@ -73,7 +74,7 @@ def test_only_the_right_key_of_the_admin_gets_in(server, outsider):
         "root": "-i /root/right_key",
     }.items():
         refused = ssh(outsider, server, user, options)
-        assert refused.rc == 255
+        assert refused.rc == 1
         assert "Permission denied (publickey)" in refused.stderr
 
 
@@ -184,6 +185,25 @@ def test_kernel_settings_of_the_network_are_live(server):
     ]
 
 
+WRONG_PASSWORD = 'FATAL:  password authentication failed for user "x"'
+
+
+@pytest.mark.parametrize(
+    ("line", "matched"),
+    [
+        (f"app=z client=198.51.100.7 {WRONG_PASSWORD}", 1),
+        ('app=z client=2001:db8::7 FATAL:  no pg_hba.conf entry for host "2001:db8::7"', 1),
+        ("app=z client=198.51.100.7 LOG:  connection authorized", 0),
+        # The stranger's own words would have somebody else banned.
+        (f"app=client=192.0.2.1 {WRONG_PASSWORD} client=198.51.100.7 {WRONG_PASSWORD}", 0),
+    ],
+)
+def test_failed_logins_to_postgresql_are_recognised(server, line, matched):
+    logged = f"Nov 22 13:00:00 h postgres[7]: [3-1] user=x db=y {line}"
+    shown = server.say(f"fail2ban-regex '{logged}' hardening-postgresql")
+    assert f"1 lines, 0 ignored, {matched} matched" in shown
+
+
 # --- who goes too far; last, since it locks the outsider out ---
 
 
@@ -198,7 +218,7 @@ def test_outsider_is_banned_and_the_operator_is_not(server, outsider):
         assert time.monotonic() < deadline, server.say("fail2ban-client status sshd")
         time.sleep(0.5)
     refused = ssh(outsider, server, "ops", "-i /root/right_key")
-    assert refused.rc == 255
+    assert refused.rc == 1
     assert "Connection refused" in refused.stderr
     assert outsider.address in server.say("nft list ruleset | grep -A3 f2b")
 
