@@ -166,11 +166,11 @@ def bot(tmp_path: Path) -> Any:
     place = {name: str(tmp_path / name) for name in ("opt", "etc", "state")}
     for path in (*place.values(), place["opt"] + "/releases", place["opt"] + "/venvs"):
         Path(path).mkdir()
+    unit = tmp_path / "testbot.service"
+    unit.write_text("[Service]\n")
     settings = {"name": "testbot", "requirements": "requirements.txt", "kept": 2} | place
-    host = releases.Host(settings)
-    host.unit = tmp_path / "testbot.service"
-    host.unit.write_text("[Service]\n")
-    return host
+    settings["configuration"] = [str(unit), place["etc"] + "/environment", "/no/such/file"]
+    return releases.Host(settings)
 
 
 def release(bot: Any, name: str, age: int) -> Path:
@@ -225,7 +225,7 @@ def test_old_and_failed_releases_go_but_never_the_current(bot: Any) -> None:
 
 
 def test_going_back_restores_release_and_configuration(
-    bot: Any, monkeypatch: pytest.MonkeyPatch
+    bot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = release(bot, "good", age=100), release(bot, "bad", age=0)
     environment = bot.etc / "environment"
@@ -236,7 +236,8 @@ def test_going_back_restores_release_and_configuration(
     remembered = bot.fingerprint()
 
     environment.write_text("A=2\n")
-    bot.unit.write_text("[Service]\nRestart=no\n")
+    (tmp_path / "testbot.service").write_text("[Service]\nRestart=no\n")
+    (bot.etc / "of-somebody-else").write_text("1")
     make_current(bot, bad)
     assert bot.fingerprint() != remembered
 
@@ -246,6 +247,7 @@ def test_going_back_restores_release_and_configuration(
     assert called == [["systemctl", "daemon-reload"]]
     assert bot.current.resolve() == good
     assert environment.read_text() == "A=1\n"
+    assert (tmp_path / "testbot.service").read_text() == "[Service]\n"
     assert environment.stat().st_mode & 0o777 == 0o640
     assert bot.fingerprint() == remembered
     assert (bad / releases.FAILED).exists()

@@ -90,9 +90,8 @@ def test_owner_and_mode(host: Any, path: str, owner: str, group: str, mode: int)
 
 
 def test_code_belongs_to_root_and_only_root_may_change_it(host: Any) -> None:
-    found = host.check_output(
-        "find /opt/testbot/releases /opt/testbot/venvs -not -type l ! '(' -user root -group root ! -perm /022 ')'"
-    )
+    wrong = "-not -type l ! '(' -user root -group root ! -perm /022 ')'"
+    found = host.check_output(f"find /opt/testbot/releases /opt/testbot/venvs {wrong}")
     assert found == ""
 
 

@@ -2,8 +2,9 @@
 
     releases.py COMMAND SETTINGS
 
-SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name and folders) and
-what the command needs; the answer is JSON on standard output.
+SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name and folders),
+``configuration`` (paths of the files that a start reads) and what the command needs; the answer is
+JSON on standard output.
 
 state     what runs, which release is current, which are complete, which was healthy last, and which
           of ``folders`` (path, owner, group, mode) are not as they should be
@@ -65,7 +66,7 @@ class Host:
         self.current = self.opt / "current"
         self.deployed = self.opt / "deployed.json"
         self.last_good = self.opt / "last_good"
-        self.unit = Path("/etc/systemd/system") / f"{self.name}.service"
+        self.configuration = [Path(path) for path in settings["configuration"]]
 
     # -- state
 
@@ -100,8 +101,7 @@ class Host:
         It differs from the remembered one where a run was cut off between writing and restarting.
         """
         digest = hashlib.sha256()
-        files = [self.unit, *self.etc.rglob("*"), *(self.var / "keys").rglob("*")]
-        for path in sorted(path for path in files if path.is_file()):
+        for path in sorted(path for path in self.configuration if path.is_file()):
             digest.update(f"{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
@@ -299,8 +299,10 @@ class Host:
         keep = self.last_good.with_name(".last_good.new")
         shutil.rmtree(keep, ignore_errors=True)
         keep.mkdir(mode=0o700)
-        shutil.copytree(self.etc, keep / "etc", copy_function=copy_with_owner)
-        shutil.copy2(self.unit, keep / "unit")
+        for path in (path for path in self.configuration if path.is_file()):
+            saved = keep / path.relative_to("/")
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            copy_with_owner(path, saved)
         shutil.rmtree(self.last_good, ignore_errors=True)
         keep.rename(self.last_good)
         now = int(time.time())
@@ -338,11 +340,11 @@ class Host:
             return {"release": ""}
         if bad.name != good and bad.is_dir():
             (bad / FAILED).write_text(f"{int(time.time())}\n")
-        for saved in (self.last_good / "etc").iterdir():
-            new = self.etc / f".{saved.name}.new"
+        for saved in (path for path in self.last_good.rglob("*") if path.is_file()):
+            path = Path("/") / saved.relative_to(self.last_good)
+            new = path.with_name(f".{path.name}.new")
             copy_with_owner(saved, new)
-            new.replace(self.etc / saved.name)
-        shutil.copy2(self.last_good / "unit", self.unit)
+            new.replace(path)
         link = self.opt / ".current.new"
         link.unlink(missing_ok=True)
         link.symlink_to(self.releases / good)
