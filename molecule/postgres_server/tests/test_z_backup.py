@@ -45,6 +45,11 @@ def drill(play, manifest):  # noqa: ARG001 - there has to be one
     return play(RESTORE)
 
 
+def test_both_versions_make_backups_that_restore(server) -> None:
+    server.ok("systemctl start postgres-backup.service")
+    assert "restored and compared" in server.ok("journalctl -t postgres-backup -n 1 -o cat")
+
+
 def test_backup_is_complete_and_private(database, manifest) -> None:
     path = f"{DIRECTORY}/{manifest['stamp']}"
     assert database.ok(f"stat -c %U:%a {DIRECTORY} {path} {path}/dump.age").split() == [
