@@ -8,7 +8,6 @@ UTF-8 and NUL characters, and PostgreSQL neither.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from ferry.types import (
 )
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator, Sequence
 
 SAMPLES = 5  # rows shown per hazard
@@ -132,7 +132,7 @@ def row_name(table: Table) -> str | None:
     return next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
 
 
-def _row_expression(table: Table) -> str:
+def row_expression(table: Table) -> str:
     """Return SQL for a readable name of a row."""
     if table.rowid_alias is not None:
         return f"{_literal(table.rowid_alias + ' ')} || {quote_name(table.rowid_alias)}"
@@ -163,7 +163,7 @@ def ferry_fits(value: Any, precision: int, scale: int) -> bool:
     return abs(number) < Decimal(10) ** (precision - scale)
 
 
-def _condition(template: str, column: Column, name: str) -> str:
+def fill_condition(template: str, column: Column, name: str) -> str:
     """Fill a condition of ferry.types with the column's name and its declared precision."""
     precision, scale = precision_and_scale(column.declared) or (-1, 0)
     return template.replace("{c}", name).replace("{p}", str(precision)).replace("{s}", str(scale))
@@ -220,7 +220,7 @@ class _TableCounter:
                 *(f"sum(typeof({name}) = '{storage}')" for storage in _CLASSES),
             ], by_contents
 
-        fits = _condition(FITS[kind], column, name)
+        fits = fill_condition(FITS[kind], column, name)
         parts = [f"count({name})", f"sum({name} IS NOT NULL AND NOT {fits})"]
         if kind == Kind.INTEGER:
             parts += [f"min({name})", f"max({name})"]
@@ -260,7 +260,7 @@ class _TableCounter:
             kind = Kind.TEXT
         elif kind == Kind.DOUBLE:
             name = quote_name(column.name)
-            fits = _condition(FITS[kind], column, name)
+            fits = fill_condition(FITS[kind], column, name)
             self._explain(column, kind, fits)
         self._record(column, kind, census, filled)
 
@@ -307,7 +307,7 @@ class _TableCounter:
         name = quote_name(column.name)
         rules = HAZARDS[kind]
         cases = " ".join(
-            f"WHEN {_condition(rule.condition, column, name)} THEN {number}"
+            f"WHEN {fill_condition(rule.condition, column, name)} THEN {number}"
             for number, rule in enumerate(rules)
         )
         code = f"CASE {cases} END"
@@ -323,7 +323,7 @@ class _TableCounter:
         # substr: a value may be megabytes long, and quote() of a blob twice that.
         name = quote_name(column)
         rows = self.connection.execute(
-            f"SELECT {_row_expression(self.table)}, "
+            f"SELECT {row_expression(self.table)}, "
             f"substr(quote(CASE WHEN typeof({name}) IN ('text', 'blob') "
             f"THEN substr({name}, 1, 60) ELSE {name} END), 1, 80) "
             f"FROM {self.name} WHERE {condition} LIMIT {SAMPLES}"
@@ -372,7 +372,7 @@ class _TableCounter:
             found: dict[str, list[Sample]] = {}
             counts: dict[str, int] = {}
             for row, value in self.connection.execute(
-                f"SELECT {_row_expression(self.table)}, {quote_name(name)} FROM {self.name} "
+                f"SELECT {row_expression(self.table)}, {quote_name(name)} FROM {self.name} "
                 f"WHERE typeof({quote_name(name)}) = 'text'"
             ):
                 if _is_clean(value):
@@ -410,42 +410,44 @@ def _is_clean(block: bytes) -> bool:
     return b"\0" not in block
 
 
-def _find_orphans(connection: sqlite3.Connection, table: Table) -> list[Hazard]:
-    """Find rows whose foreign key points nowhere (foreign_keys is off in most programs)."""
-    try:
-        rows = connection.execute(f"PRAGMA foreign_key_check({quote_name(table.name)})").fetchall()
-    except sqlite3.OperationalError as error:
-        if "foreign key mismatch" in str(error):
-            return []  # the parent has no such key; ferry.ddl names it as not carried
-        raise
-    grouped: dict[int, list[Any]] = {}
-    for _, rowid, _, number in rows:
-        grouped.setdefault(number, []).append(rowid)
+def _find_orphans(connection: sqlite3.Connection, schema: Schema, table: Table) -> list[Hazard]:
+    """Find rows whose foreign key points nowhere (foreign_keys is off in most programs).
+
+    Not by PRAGMA foreign_key_check, which would pass by the views that rules put before tables.
+    """
     hazards = []
-    keys = table.foreign_keys
-    for number, rowids in grouped.items():
-        key = keys[len(keys) - 1 - number]  # SQLite numbers them backwards
-        condition = (
-            f"WHERE rowid IN ({', '.join(map(str, rowids[:SAMPLES]))})"
-            if table.has_rowid and row_name(table)
-            else "LIMIT 0"
+    for key in table.foreign_keys:
+        parent, names = schema.table(key.parent), schema.referenced(key)
+        if parent is None or not names:
+            continue  # SQLite cannot enforce it either; ferry.ddl names it as not carried
+        columns = [table.column(name).name for name in key.columns]
+        filled = " AND ".join(f"c.{quote_name(name)} IS NOT NULL" for name in columns)
+        same = " AND ".join(
+            f"p.{quote_name(there)} = c.{quote_name(here)}"
+            for here, there in zip(columns, names, strict=True)
         )
-        shown = " || ', ' || ".join(f"quote({quote_name(name)})" for name in key.columns)
-        name = quote_name(table.name)
+        place = (
+            f"{quote_name(table.name)} AS c WHERE {filled} AND NOT EXISTS "
+            f"(SELECT 1 FROM {quote_name(parent.name)} AS p WHERE {same})"
+        )
+        (count,) = connection.execute(f"SELECT count(*) FROM {place}").fetchone()
+        if not count:
+            continue
+        shown = " || ', ' || ".join(f"quote({quote_name(name)})" for name in columns)
         samples = tuple(
             Sample(str(row), str(value))
             for row, value in connection.execute(
-                f"SELECT {_row_expression(table)}, {shown} FROM {name} {condition}"
+                f"SELECT {row_expression(table)}, {shown} FROM {place} LIMIT {SAMPLES}"
             )
         )
         hazards.append(
             Hazard(
                 "orphan",
                 table.name,
-                ", ".join(key.columns),
-                len(rowids),
+                ", ".join(columns),
+                count,
                 samples,
-                f"{key.parent} has no such row: delete these rows, set the column to NULL, or add "
+                f"{parent.name} has no such row: delete these rows, set the column to NULL, or add "
                 "the missing parents",
             )
         )
@@ -501,6 +503,6 @@ def take_census(
         census.tables[table.name] = counter.count()
         census.hazards += counter.hazards
         if table.foreign_keys and orphans:
-            census.hazards += _find_orphans(connection, table)
+            census.hazards += _find_orphans(connection, schema, table)
     _share_key_types(schema, census)
     return census

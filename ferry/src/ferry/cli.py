@@ -15,6 +15,7 @@ from ferry import __version__, page, snapshot
 from ferry.commands import Journey
 from ferry.errors import FerryError
 from ferry.report import Report
+from ferry.rules import read_rules
 from ferry.screen import Screen
 
 if TYPE_CHECKING:
@@ -55,7 +56,22 @@ ReportFile = Annotated[
 ]
 
 
-def _run(command: str, report_file: Path | None, action: Callable[[Journey], str | None]) -> None:
+RulesFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rules",
+        metavar="RULES.toml",
+        help="What to do about hazards, by table and column; see ferry/README.md.",
+    ),
+]
+
+
+def _run(
+    command: str,
+    report_file: Path | None,
+    action: Callable[[Journey], str | None],
+    rules_file: Path | None = None,
+) -> None:
     """Run a command, report its end, and leave with its exit code."""
     screen = Screen()
     try:
@@ -64,7 +80,8 @@ def _run(command: str, report_file: Path | None, action: Callable[[Journey], str
         screen.fail(error)
         raise typer.Exit(error.exit_code) from None
     try:
-        outcome = action(Journey(report, screen))
+        rules = read_rules(rules_file) if rules_file is not None else None
+        outcome = action(Journey(report, screen, rules))
     except FerryError as error:
         screen.fail(error)
         report.message(error.message, "error")
@@ -97,30 +114,41 @@ def _options(
 
 
 @app.command(epilog=_EXIT_CODES)
-def inspect(sqlite: SqliteFile, report: ReportFile = None) -> None:
+def inspect(sqlite: SqliteFile, rules: RulesFile = None, report: ReportFile = None) -> None:
     """Judge a SQLite file before a move: what each column becomes, and what is in the way.
 
     Reads everything once (integrity check, every value), writes nothing, needs no server. Leaves
     with 3 if anything in the file cannot be carried as it is; each hazard is named with table,
-    column, count, the first rows and values, and ways out.
+    column, count, the first rows and values, and ways out. Where --rules names a file that does not
+    exist yet, a draft of it is written: every hazard with the actions there are, to choose from.
     """
-    _run("inspect", report, lambda journey: journey.inspect(sqlite))
+    if rules is not None and not rules.exists():
+        _run("inspect", report, lambda journey: journey.inspect(sqlite, draft=rules))
+    else:
+        _run("inspect", report, lambda journey: journey.inspect(sqlite), rules)
 
 
 @app.command(name="schema", epilog=_EXIT_CODES)
 def print_schema(
-    sqlite: SqliteFile, schema: Namespace = "public", report: ReportFile = None
+    sqlite: SqliteFile,
+    rules: RulesFile = None,
+    schema: Namespace = "public",
+    report: ReportFile = None,
 ) -> None:
     """Print the PostgreSQL DDL that `copy` would run: tables, keys, indexes, foreign keys.
 
     What cannot be expressed in PostgreSQL stands at the end as comments: `-- not carried: …`.
     """
-    _run("schema", report, lambda journey: journey.schema(sqlite, schema))
+    _run("schema", report, lambda journey: journey.schema(sqlite, schema), rules)
 
 
 @app.command(epilog=_EXIT_CODES)
 def copy(
-    sqlite: SqliteFile, dsn: Dsn, schema: Namespace = "public", report: ReportFile = None
+    sqlite: SqliteFile,
+    dsn: Dsn,
+    rules: RulesFile = None,
+    schema: Namespace = "public",
+    report: ReportFile = None,
 ) -> None:
     """Copy a SQLite database into an empty PostgreSQL schema and prove that both are equal.
 
@@ -128,15 +156,20 @@ def copy(
     comparison of both sides. Either all of it is there afterwards or nothing.
 
     Refused (3): a damaged or locked file, values that would not arrive as they are, a target that
-    already has tables. A target that already holds exactly this database is left alone, and that
+    already has tables. Values that would not arrive as they are need a choice in the rules file.
+    A target that already holds exactly this database is left alone, and that
     is a success. If the connection breaks (5), run the same command again.
     """
-    _run("copy", report, lambda journey: journey.copy(sqlite, dsn, schema))
+    _run("copy", report, lambda journey: journey.copy(sqlite, dsn, schema), rules)
 
 
 @app.command(epilog=_EXIT_CODES)
 def verify(
-    sqlite: SqliteFile, dsn: Dsn, schema: Namespace = "public", report: ReportFile = None
+    sqlite: SqliteFile,
+    dsn: Dsn,
+    rules: RulesFile = None,
+    schema: Namespace = "public",
+    report: ReportFile = None,
 ) -> None:
     """Compare the contents of a SQLite file and a PostgreSQL schema, value by value.
 
@@ -144,7 +177,7 @@ def verify(
     that do. Keys, unique constraints, foreign keys, NOT NULL and sequences are compared as well.
     Writes nothing on either side.
     """
-    _run("verify", report, lambda journey: journey.verify(sqlite, dsn, schema))
+    _run("verify", report, lambda journey: journey.verify(sqlite, dsn, schema), rules)
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ferry import audit, ddl, load, proof, reverse, server, snapshot, sync
 from ferry.census import Census, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
+from ferry.rules import Application, Rules
+from ferry.rules import draft as draft_rules
 from ferry.schema import Schema, Table, quote_name, read_schema
 from ferry.source import Source, open_sqlite
 from ferry.types import declared_kind
@@ -31,9 +33,11 @@ _LISTED = 10  # names in a message
 class Journey:
     """One run of a command: where it reports to."""
 
-    def __init__(self, report: Report, screen: Screen) -> None:
+    def __init__(self, report: Report, screen: Screen, rules: Rules | None = None) -> None:
         self.report = report
         self.screen = screen
+        self.rules = rules
+        self.application: Application | None = None
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -51,6 +55,8 @@ class Journey:
             self._warn(warning)
         with self.stage("inspect"):
             schema = self._read_schema(source)
+            if self.rules is not None:
+                schema = self._apply_rules(source, schema, self.rules)
             census = take_census(source.connection, schema)
         if not any(table.rows for table in census.tables.values()):
             self._warn(f"all tables of {source.path} are empty: is it the right file?")
@@ -68,17 +74,50 @@ class Journey:
             )
         return schema
 
+    def _apply_rules(self, source: Source, schema: Schema, rules: Rules) -> Schema:
+        """Put the rules before the tables, and say what they do."""
+        self.application = Application(source.connection, schema, rules)
+        schema = self.application.run()
+        self.report.data["rules"] = [entry.as_json() for entry in self.application.applied]
+        for entry in self.application.applied:
+            self.screen.say(
+                f"rule {entry.rule.number}: {entry.table}.{entry.column}: {entry.rule.hazard} → "
+                f"{entry.rule.action}, {entry.count} values"
+            )
+        for rule in self.application.unused():
+            self._warn(f"rule {rule.number} ({rule.hazard} → {rule.action}) found nothing to do")
+        return schema
+
+    def _set_rows_aside(self) -> None:
+        """Write the rows that rules keep out to the quarantine file."""
+        if self.application is None:
+            return
+        counts = self.application.write_quarantine()
+        self.report.data["quarantine"] = {
+            "file": str(self.application.rules.quarantine),
+            "rows": counts,
+        }
+        for table, count in counts.items():
+            self._warn(
+                f"{count} rows of {table} were set aside by a rule; they stand in full in "
+                f"{self.application.rules.quarantine}"
+            )
+
     def refuse_hazards(self, census: Census) -> None:
         """Stop if there is anything that cannot be carried as it is."""
         if census.hazards:
             found = "\n  ".join(map(str, census.hazards))
             raise RefusedError(
                 f"{len(census.hazards)} hazards in the contents; nothing was written\n  {found}",
-                "each line names its way out; ferry/README.md explains the names",
+                "each line names its way out; or let `ferry inspect SQLITE --rules rules.toml` "
+                "write a draft of rules to choose from, and copy with --rules rules.toml",
             )
 
-    def inspect(self, path: str) -> None:
-        """Judge a SQLite file: raises RefusedError if it cannot be carried as it is."""
+    def inspect(self, path: str, draft: Path | None = None) -> None:
+        """Judge a SQLite file: raises RefusedError if it cannot be carried as it is.
+
+        Where to ``draft`` is given, a rules file to choose from is written there.
+        """
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
             plan = ddl.make_plan(schema, census, "public")
@@ -99,6 +138,9 @@ class Journey:
                 ],
             )
             self.show_not_carried()
+            if draft is not None and census.hazards:
+                _write_draft(draft, census)
+                self.screen.say(f"a draft of rules to choose from was written: {draft}")
             self.refuse_hazards(census)
 
     def show_not_carried(self) -> None:
@@ -144,6 +186,7 @@ class Journey:
                 result = self._prove(source.connection, target, schema, namespace)
                 memories = ddl.memories(schema, census)
                 self._leave_memories(target, namespace, memories, source, _totals(result))
+                self._set_rows_aside()
                 self.show_not_carried()
                 source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
@@ -343,6 +386,8 @@ class Journey:
         with open_sqlite(path) as source:
             self.report.data["source"] = source.describe()
             schema = self._read_schema(source)
+            if self.rules is not None:
+                schema = self._apply_rules(source, schema, self.rules)
             self.report.ddl(schema)
             self.report.not_carried(schema.not_carried)
             with server.transaction(dsn, write=False) as target:
@@ -509,6 +554,14 @@ class Journey:
 
 def _totals(result: proof.Proof) -> dict[str, tuple[list[str], proof.Total]]:
     return {table.name: (table.columns, table.total) for table in result.tables}
+
+
+def _write_draft(path: Path, census: Census) -> None:
+    try:
+        with path.open("x") as file:
+            file.write(draft_rules(census.hazards))
+    except OSError as error:
+        raise UsageError(f"the rules {path} cannot be written: {error.strerror}") from error
 
 
 def _read_baseline(path: Path) -> reverse.Memory:

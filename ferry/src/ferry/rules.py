@@ -1,0 +1,490 @@
+"""The rules file: a choice for each hazard that the owner of the data has decided about.
+
+A rule becomes part of a temporary view that stands in front of its table on our own connection to
+SQLite (the file itself is not touched). What the census, the loader and the proof read under the
+table's name are then the values as the rules make them, without the rows that they set aside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tomllib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferry.census import ferry_fits, fill_condition, row_expression, row_name
+from ferry.errors import RefusedError, UsageError
+from ferry.schema import Column, ForeignKey, Schema, Table, quote_name
+from ferry.types import FITS, HAZARDS, declared_kind
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from ferry.census import Hazard
+
+QUARANTINE = "quarantine"
+_ANY = {"null": "NULL", "set": "{value}", QUARANTINE: ""}
+_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class _Retype:
+    """An action that gives the column another declared type, and all its values a form for it."""
+
+    declared: str
+    expression: str = "{c}"
+
+
+_TEXT = _Retype("TEXT", "ferry_text({c})")
+
+# What may be done about each hazard: SQL for the new value, or another type for the column.
+ACTIONS: dict[str, dict[str, str | _Retype]] = {
+    "empty-text": {**_ANY, "text": _TEXT},
+    "text-in-number": {**_ANY, "text": _TEXT},
+    "fraction-in-integer": {
+        **_ANY,
+        "double": _Retype("REAL"),
+        "round": "CAST(round({c}) AS INTEGER)",
+        "truncate": "CAST({c} AS INTEGER)",
+    },
+    "beyond-64-bit": {**_ANY, "double": _Retype("REAL")},
+    "integer-beyond-double": {**_ANY, "round": "CAST({c} AS REAL)"},
+    "beyond-declared-decimal": {
+        **_ANY,
+        "round": "ferry_round({c}, {s})",
+        "numeric": _Retype("NUMERIC"),
+    },
+    "number-in-boolean": {**_ANY, "nonzero": "({c} <> 0)", "integer": _Retype("INTEGER")},
+    "text-in-boolean": {**_ANY, "text": _TEXT},
+    "epoch-in-timestamp": {
+        **_ANY,
+        "seconds": "strftime('%Y-%m-%d %H:%M:%S', {c}, 'unixepoch')",
+        "milliseconds": "strftime('%Y-%m-%d %H:%M:%f', {c} / 1000.0, 'unixepoch')",
+        "integer": _Retype("BIGINT"),
+    },
+    "julian-day-in-timestamp": {
+        **_ANY,
+        "julian": "strftime('%Y-%m-%d %H:%M:%f', {c})",
+        "double": _Retype("REAL"),
+    },
+    "word-in-timestamp": {**_ANY, "text": _TEXT},
+    "time-zone-in-timestamp": {
+        **_ANY,
+        "utc": "ferry_utc({c})",
+        "drop-zone": "ferry_drop_zone({c})",
+        "text": _TEXT,
+    },
+    "not-a-timestamp": {**_ANY, "text": _TEXT},
+    "blob": dict(_ANY),
+    "blob-in-text": {**_ANY, "decode": "ferry_utf8(CAST({c} AS BLOB))"},
+    "number-in-text": {**_ANY, "text": "ferry_text({c})"},
+    "text-in-blob": {**_ANY, "encode": "CAST({c} AS BLOB)"},
+    "mixed-types": {"text": _TEXT},
+    "nul-in-text": {**_ANY, "strip": "ferry_strip({c})"},
+    "invalid-utf-8": {**_ANY, "replace": "ferry_utf8(CAST({c} AS BLOB))"},
+    "null-in-not-null": {"set": "{value}", QUARANTINE: ""},
+    "null-in-primary-key": {"set": "{value}", QUARANTINE: ""},
+    "orphan": {"null": "NULL", QUARANTINE: ""},
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of the rules file; table and column may be patterns with ``*`` and ``?``."""
+
+    number: int
+    table: str
+    column: str
+    hazard: str
+    action: str
+    value: Any = None
+
+    def fits(self, table: str, column: str) -> bool:
+        """Tell whether the rule speaks of a column."""
+        return fnmatchcase(table, self.table) and fnmatchcase(column, self.column)
+
+
+@dataclass
+class Rules:
+    """A rules file that was read."""
+
+    path: Path
+    quarantine: Path
+    rules: list[Rule] = field(default_factory=list)
+
+
+def read_rules(path: Path) -> Rules:
+    """Read a rules file; raises UsageError that names the entry at fault."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"the rules {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the rules {path} are no TOML: {error}") from error
+    unknown = data.keys() - {"rule", "quarantine"}
+    if unknown:
+        raise UsageError(f"{path}: unknown: {', '.join(sorted(unknown))}", "see ferry/README.md")
+    file = data.get("quarantine", path.stem + ".quarantine.jsonl")
+    rules = Rules(path, path.parent / file)
+    for number, entry in enumerate(data.get("rule", []), start=1):
+        rules.rules.append(_read_rule(path, number, entry))
+    return rules
+
+
+def _read_rule(path: Path, number: int, entry: dict[str, Any]) -> Rule:
+    place = f"{path}: rule {number}"
+    missing = {"table", "column", "hazard", "action"} - entry.keys()
+    unknown = entry.keys() - {"table", "column", "hazard", "action", "value"}
+    if missing or unknown:
+        words = [*(f"{key} is missing" for key in sorted(missing))]
+        words += [f"{key} is unknown" for key in sorted(unknown)]
+        raise UsageError(f"{place}: {', '.join(words)}", "a rule has table, column, hazard, action")
+    actions = ACTIONS.get(entry["hazard"])
+    if actions is None:
+        raise UsageError(
+            f"{place}: there is no hazard {entry['hazard']!r}", f"there are: {', '.join(ACTIONS)}"
+        )
+    if entry["action"] not in actions:
+        raise UsageError(
+            f"{place}: {entry['hazard']} has no action {entry['action']!r}",
+            f"it has: {', '.join(actions)}",
+        )
+    if (entry["action"] == "set") != ("value" in entry):
+        raise UsageError(f"{place}: the action set, and only it, has a value")
+    return Rule(number, **entry)
+
+
+def ferry_text(value: Any) -> str | None:
+    """Return any value as text, numbers so that they read back exactly."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, str) else repr(value)
+
+
+def _utf8(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace").replace("\0", "")
+
+
+def _strip(value: Any) -> Any:
+    return value.replace("\0", "") if isinstance(value, str) else value
+
+
+def _round(value: Any, scale: int) -> Any:
+    if not isinstance(value, (int, float)):
+        return value
+    return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_EVEN))
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _utc(value: Any) -> Any:
+    moment = _moment(value)
+    if moment is None or moment.tzinfo is None:
+        return value
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+
+
+def _drop_zone(value: Any) -> Any:
+    moment = _moment(value)
+    return value if moment is None else moment.replace(tzinfo=None).isoformat(" ")
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_FUNCTIONS = (
+    ("ferry_text", 1, ferry_text),
+    ("ferry_utf8", 1, _utf8),
+    ("ferry_is_utf8", 1, _is_utf8),
+    ("ferry_strip", 1, _strip),
+    ("ferry_round", 2, _round),
+    ("ferry_utc", 1, _utc),
+    ("ferry_drop_zone", 1, _drop_zone),
+    ("ferry_fits", 3, ferry_fits),
+)
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+@dataclass
+class Applied:
+    """What a rule did to one column."""
+
+    rule: Rule
+    table: str
+    column: str
+    count: int
+    samples: list[dict[str, str]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry in the report."""
+        return {
+            "table": self.table,
+            "column": self.column,
+            "hazard": self.rule.hazard,
+            "action": self.rule.action,
+            "count": self.count,
+            "samples": self.samples,
+        }
+
+
+class Application:
+    """Puts the rules in front of the tables of one connection."""
+
+    def __init__(self, connection: sqlite3.Connection, schema: Schema, rules: Rules) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.rules = rules
+        self.applied: list[Applied] = []
+        self.set_aside: list[tuple[Table, str]] = []  # table and condition
+        for name, arguments, function in _FUNCTIONS:
+            connection.create_function(name, arguments, function, deterministic=True)
+
+    def run(self) -> Schema:
+        """Create the views; returns the schema with the types that the rules ask for."""
+        changed = {table.name: self._apply(table) for table in self._parents_first()}
+        tables = [changed[table.name] for table in self.schema.tables]
+        return dataclasses.replace(self.schema, tables=tables)
+
+    def _parents_first(self) -> list[Table]:
+        """Order the tables so that rows set aside in a parent are known to its children."""
+        ordered: dict[str, Table] = {}
+
+        def add(table: Table, above: tuple[str, ...]) -> None:
+            for key in table.foreign_keys:
+                parent = self.schema.table(key.parent)
+                if parent is not None and parent.name not in (*above, *ordered):
+                    add(parent, (*above, parent.name))
+            ordered.setdefault(table.name, table)
+
+        for table in self.schema.tables:
+            add(table, (table.name,))
+        return list(ordered.values())
+
+    def _apply(self, table: Table) -> Table:
+        columns, values, unwanted = [], [], []
+        for column in table.columns:
+            name = f"t0.{quote_name(column.name)}"
+            value, declared, cases = name, column.declared, ""
+            for rule in self.rules.rules:
+                if not rule.fits(table.name, column.name):
+                    continue
+                condition = self._condition(rule, table, column)
+                if condition is None:
+                    continue
+                count = self._note(rule, table, column, condition)
+                action = ACTIONS[rule.hazard][rule.action]
+                if rule.action == QUARANTINE:
+                    if count:
+                        unwanted.append(condition)
+                        self.set_aside.append((table, condition))
+                elif isinstance(action, _Retype):
+                    if count:
+                        declared = action.declared
+                        value = action.expression.replace("{c}", name)
+                else:
+                    new = action.replace("{value}", _constant(rule.value))
+                    cases += f" WHEN {condition} THEN {fill_condition(new, column, name)}"
+            if cases:
+                value = f"CASE{cases} ELSE {value} END"
+            values.append(f"{value} AS {quote_name(column.name)}")
+            columns.append(dataclasses.replace(column, declared=declared))
+        table = dataclasses.replace(table, columns=tuple(columns))
+        if not unwanted and all(value.startswith("t0.") for value in values):
+            return table
+        rowid = row_name(table)
+        if rowid is not None:
+            values.append(f"t0.{rowid} AS {rowid}")
+        where = " AND ".join(f"({condition}) IS NOT TRUE" for condition in unwanted) or "TRUE"
+        self.connection.execute(
+            f"CREATE TEMP VIEW {quote_name(table.name)} AS SELECT {', '.join(values)} "
+            f"FROM main.{quote_name(table.name)} t0 WHERE {where}"
+        )
+        return table
+
+    def _condition(self, rule: Rule, table: Table, column: Column) -> str | None:
+        """Return SQL that is true for the values the rule speaks of; None if it does not apply."""
+        name = f"t0.{quote_name(column.name)}"
+        if rule.hazard in ("null-in-not-null", "null-in-primary-key"):
+            key = table.primary_key.columns if table.primary_key else ()
+            wanted = column.name in key if rule.hazard.endswith("key") else column.not_null
+            return f"{name} IS NULL" if wanted else None
+        if rule.hazard == "orphan":
+            return self._orphan_condition(table, column)
+        if rule.hazard == "nul-in-text":
+            return f"typeof({name}) = 'text' AND instr({name}, char(0)) > 0"
+        if rule.hazard == "invalid-utf-8":
+            return f"typeof({name}) = 'text' AND NOT ferry_is_utf8(CAST({name} AS BLOB))"
+        kind = declared_kind(column.declared)
+        if rule.hazard == "mixed-types":
+            return f"{name} IS NOT NULL" if kind is None else None
+        if kind is None:
+            return None
+        codes = [hazard.code for hazard in HAZARDS[kind]]
+        if rule.hazard not in codes:
+            return None
+        cases = " ".join(
+            f"WHEN {fill_condition(hazard.condition, column, name)} THEN {number}"
+            for number, hazard in enumerate(HAZARDS[kind])
+        )
+        fits = fill_condition(FITS[kind], column, name)
+        return (
+            f"({name} IS NOT NULL AND NOT {fits} AND CASE {cases} END = {codes.index(rule.hazard)})"
+        )
+
+    def _orphan_condition(self, table: Table, column: Column) -> str | None:
+        conditions = []
+        for key in table.foreign_keys:
+            if column.name.lower() in {name.lower() for name in key.columns}:
+                condition = self._points_nowhere(table, key)
+                if condition is not None:
+                    conditions.append(condition)
+        return " OR ".join(conditions) or None
+
+    def _points_nowhere(self, table: Table, key: ForeignKey) -> str | None:
+        names = self.schema.referenced(key)
+        parent = self.schema.table(key.parent)
+        if parent is None or not names:
+            return None
+        # The parent's own view: rows that a rule has set aside are no parents any more. A table's
+        # view cannot ask itself, though.
+        place = quote_name(parent.name)
+        if parent.name == table.name:
+            place = f"main.{place}"
+        children = [f"t0.{quote_name(table.column(name).name)}" for name in key.columns]
+        filled = " AND ".join(f"{child} IS NOT NULL" for child in children)
+        same = " AND ".join(
+            f"p.{quote_name(name)} = {child}" for name, child in zip(names, children, strict=True)
+        )
+        return f"({filled} AND NOT EXISTS (SELECT 1 FROM {place} p WHERE {same}))"
+
+    def _note(self, rule: Rule, table: Table, column: Column, condition: str) -> int:
+        place = f"main.{quote_name(table.name)} t0"
+        (count,) = self.connection.execute(
+            f"SELECT count(*) FROM {place} WHERE {condition}"
+        ).fetchone()
+        if count:
+            rows = self.connection.execute(
+                f"SELECT {row_expression(table)}, substr(quote(CAST(t0.{quote_name(column.name)} "
+                f"AS BLOB)), 1, 80), quote(typeof(t0.{quote_name(column.name)})) "
+                f"FROM {place} WHERE {condition} LIMIT {_SAMPLES}"
+            )
+            samples = [{"row": str(row), "value": _readable(value)} for row, value, _ in rows]
+            self.applied.append(Applied(rule, table.name, column.name, count, samples))
+        return count
+
+    def unused(self) -> list[Rule]:
+        """Return the rules that found nothing to do."""
+        used = {entry.rule.number for entry in self.applied}
+        return [rule for rule in self.rules.rules if rule.number not in used]
+
+    def write_quarantine(self) -> dict[str, int]:
+        """Write the rows that were set aside, in full, one JSON object a line.
+
+        Returns how many rows of which table. Nothing is written where there are none.
+        """
+        conditions: dict[str, list[str]] = {}
+        tables = {}
+        for table, condition in self.set_aside:
+            tables[table.name] = table
+            conditions.setdefault(table.name, []).append(condition)
+        if not conditions:
+            return {}
+        counts: dict[str, int] = {}
+        path = self.rules.quarantine
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        factory = self.connection.text_factory
+        self.connection.text_factory = _readable_text
+        try:
+            with partial.open("w") as file:
+                for name, found in conditions.items():
+                    columns = [column.name for column in tables[name].columns]
+                    query = (
+                        f"SELECT {', '.join(f't0.{quote_name(c)}' for c in columns)} "
+                        f"FROM main.{quote_name(name)} t0 WHERE {' OR '.join(found)}"
+                    )
+                    for row in self.connection.execute(query):
+                        values = dict(zip(columns, map(_json_value, row), strict=True))
+                        line = json.dumps({"table": name, "row": values}, ensure_ascii=False)
+                        file.write(line + "\n")
+                        counts[name] = counts.get(name, 0) + 1
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise RefusedError(
+                f"the quarantine file {path} cannot be written: {error.strerror}"
+            ) from error
+        finally:
+            self.connection.text_factory = factory
+        return counts
+
+
+def _readable(value: Any) -> str:
+    """Turn quote() of a blob back into something to read."""
+    text = str(value)
+    if text.startswith("X'"):
+        digits = text[2:].rstrip("'")
+        return bytes.fromhex(digits[: len(digits) // 2 * 2]).decode("utf-8", "replace")
+    return text
+
+
+def _readable_text(value: bytes) -> Any:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
+
+
+def _json_value(value: Any) -> Any:
+    return {"hex": value.hex()} if isinstance(value, bytes) else value
+
+
+def draft(hazards: Iterable[Hazard]) -> str:
+    """Return a rules file for the hazards found: everything commented out, to choose from."""
+    lines = [
+        "# Rules for ferry: remove the # before a rule, and choose one action for it.",
+        "# Rows that are set aside (quarantine) go to this file, in full, beside the rules:",
+        '# quarantine = "set-aside.jsonl"',
+    ]
+    for hazard in hazards:
+        actions = ACTIONS.get(hazard.code)
+        if actions is None:
+            continue
+        shown = ", ".join(f"{sample.row}: {sample.value}" for sample in hazard.samples)
+        column = hazard.column.split(", ")[0]
+        lines += [
+            "",
+            *(f"# {line}" for line in f"{hazard.count} values ({shown})".splitlines()),
+            f"# or correct them in SQLite: {hazard.remedy}",
+            "# [[rule]]",
+            f"# table = {json.dumps(hazard.table)}",
+            f"# column = {json.dumps(column)}",
+            f"# hazard = {json.dumps(hazard.code)}",
+            f"# action = {json.dumps(next(iter(actions)))}  # {', '.join(actions)}",
+        ]
+        if "set" in actions:
+            lines.append("# value = 0  # with the action set")
+    return "\n".join(lines) + "\n"

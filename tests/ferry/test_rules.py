@@ -1,0 +1,233 @@
+"""The rules file: hazards that somebody has decided about are carried as decided."""
+
+import json
+import sqlite3
+import tomllib
+
+import pytest
+from ferry.rules import ACTIONS
+from ferry.types import HAZARDS
+
+
+def one_rule(table, column, hazard, action):
+    return (
+        f'[[rule]]\ntable = "{table}"\ncolumn = "{column}"\n'
+        f'hazard = "{hazard}"\naction = "{action}"\n'
+    )
+
+
+@pytest.fixture
+def decide(ferry, make_sqlite, database, tmp_path):
+    """Copy one column's values by one rule; returns the run and what PostgreSQL then holds."""
+
+    def run(declared, values, hazard, action, value=None):
+        rows = ", ".join(f"({number}, {item})" for number, item in enumerate(values, start=1))
+        path = make_sqlite(
+            f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {declared}); INSERT INTO t VALUES {rows}"
+        )
+        before = path.read_bytes()
+        rules = tmp_path / "rules.toml"
+        rules.write_text(
+            f'[[rule]]\ntable = "t"\ncolumn = "*"\nhazard = "{hazard}"\naction = "{action}"\n'
+            + (f"value = {value}\n" if value is not None else "")
+        )
+        result = ferry("copy", path, database.dsn, "--rules", rules)
+        assert path.read_bytes() == before
+        if result.code != 0:
+            return result, None
+        assert ferry("verify", path, database.dsn, "--rules", rules).code == 0
+        assert ferry("verify", path, database.dsn).code in (0, 1, 4)
+        with database.connect() as connection:
+            found = connection.execute("SELECT v::text FROM t ORDER BY id").fetchall()
+        return result, [item for (item,) in found]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "hazard", "action", "value", "expected"),
+    [
+        ("INTEGER", ["''", "5"], "empty-text", "null", None, [None, "5"]),
+        ("INTEGER", ["''", "5"], "empty-text", "set", 0, ["0", "5"]),
+        ("INTEGER", ["'x'", "5"], "text-in-number", "text", None, ["x", "5"]),
+        ("INTEGER", ["1.5", "5"], "fraction-in-integer", "double", None, ["1.5", "5"]),
+        ("INTEGER", ["2.5", "-2.5"], "fraction-in-integer", "round", None, ["3", "-3"]),
+        ("INTEGER", ["2.9", "-2.9"], "fraction-in-integer", "truncate", None, ["2", "-2"]),
+        ("INTEGER", ["9e18 * 2"], "beyond-64-bit", "double", None, ["1.8e+19"]),
+        ("REAL", ["'n/a'", "1.5"], "text-in-number", "null", None, [None, "1.5"]),
+        ("REAL", ["'n/a'", "0.1"], "text-in-number", "text", None, ["n/a", "0.1"]),
+        ("DECIMAL(5,2)", ["1.005", "2.5"], "beyond-declared-decimal", "round", None,
+         ["1.00", "2.50"]),
+        ("DECIMAL(5,2)", ["1.005", "2000"], "beyond-declared-decimal", "numeric", None,
+         ["1.005", "2000"]),
+        ("BOOLEAN", ["2", "0", "-1"], "number-in-boolean", "nonzero", None,
+         ["true", "false", "true"]),
+        ("BOOLEAN", ["2", "0"], "number-in-boolean", "integer", None, ["2", "0"]),
+        ("BOOLEAN", ["'maybe'", "1"], "text-in-boolean", "null", None, [None, "true"]),
+        ("TIMESTAMP", ["1700000000"], "epoch-in-timestamp", "seconds", None,
+         ["2023-11-14 22:13:20"]),
+        ("TIMESTAMP", ["1700000000123"], "epoch-in-timestamp", "milliseconds", None,
+         ["2023-11-14 22:13:20.123"]),
+        ("TIMESTAMP", ["1700000000"], "epoch-in-timestamp", "integer", None, ["1700000000"]),
+        ("TIMESTAMP", ["2460000.5"], "julian-day-in-timestamp", "julian", None,
+         ["2023-02-25 00:00:00"]),
+        ("TIMESTAMP", ["'2024-01-01T00:30:00+02:00'", "'2024-01-01 00:00:00'"],
+         "time-zone-in-timestamp", "utc", None, ["2023-12-31 22:30:00", "2024-01-01 00:00:00"]),
+        ("TIMESTAMP", ["'2024-01-01T00:30:00.123456Z'"], "time-zone-in-timestamp", "drop-zone",
+         None, ["2024-01-01 00:30:00.123456"]),
+        ("TIMESTAMP", ["'now'"], "word-in-timestamp", "text", None, ["now"]),
+        ("TIMESTAMP", ["'soon'"], "not-a-timestamp", "set", "'2024-01-01 00:00:00'",
+         ["2024-01-01 00:00:00"]),
+        ("TEXT", ["x'41e9'"], "blob-in-text", "decode", None, ["A\ufffd"]),
+        ("BLOB", ["'text'"], "text-in-blob", "encode", None, ["\\x74657874"]),
+        ("", ["1", "1.5", "'x'", "x'ff'", "NULL"], "mixed-types", "text", None,
+         ["1", "1.5", "x", "ff", None]),
+        ("TEXT", ["'a' || char(0) || 'b'", "'c'"], "nul-in-text", "strip", None, ["ab", "c"]),
+        ("TEXT", ["CAST(x'41ff' AS TEXT)", "'c'"], "invalid-utf-8", "replace", None,
+         ["A\ufffd", "c"]),
+        ("INTEGER", ["x'00'", "1"], "blob", "quarantine", None, ["1"]),
+    ],
+)  # fmt: skip
+def test_each_action_does_what_it_says(decide, declared, values, hazard, action, value, expected):
+    run, found = decide(declared, values, hazard, action, value)
+    assert run.code == 0, run
+    assert found == expected
+    (applied,) = run.report["rules"]
+    assert (applied["hazard"], applied["action"]) == (hazard, action)
+    assert applied["count"] > 0
+    assert applied["samples"][0]["row"] == "id 1"
+    assert f"{hazard} → {action}" in run.out
+
+
+def test_every_hazard_of_a_value_has_actions():
+    codes = {rule.code for rules in HAZARDS.values() for rule in rules}
+    assert codes <= ACTIONS.keys()
+
+
+def test_rows_set_aside_are_written_down_in_full(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE grandchild (id INTEGER PRIMARY KEY, c INTEGER REFERENCES child);"
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, p INTEGER REFERENCES parent, x BLOB, y REAL);"
+        "CREATE TABLE parent (id INTEGER PRIMARY KEY);"
+        "INSERT INTO parent VALUES (1);"
+        "INSERT INTO child VALUES (1, 1, x'00', 0.5), (2, 99, x'00ff', 0.1), (3, NULL, NULL, NULL);"
+        "INSERT INTO grandchild VALUES (1, 1), (2, 2)"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        'quarantine = "aside.jsonl"\n'
+        '[[rule]]\ntable = "*"\ncolumn = "?"\nhazard = "orphan"\naction = "quarantine"\n'
+    )
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    lines = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
+    assert lines == [
+        {"table": "child", "row": {"id": 2, "p": 99, "x": {"hex": "00ff"}, "y": 0.1}},
+        # Its parent has been set aside, so it has none any more.
+        {"table": "grandchild", "row": {"id": 2, "c": 2}},
+    ]
+    assert run.report["quarantine"]["rows"] == {"child": 1, "grandchild": 1}
+    assert "1 rows of child were set aside" in run.err
+    with database.connect() as connection:
+        assert connection.execute("SELECT id FROM child ORDER BY 1").fetchall() == [(1,), (3,)]
+        assert connection.execute("SELECT id FROM grandchild").fetchall() == [(1,)]
+
+
+def test_orphans_may_lose_their_parent(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE node (id INTEGER PRIMARY KEY, up INTEGER REFERENCES node);"
+        "INSERT INTO node VALUES (1, NULL), (2, 1), (3, 77)"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\ntable = "node"\ncolumn = "up"\nhazard = "orphan"\naction = "null"\n'
+    )
+    assert ferry("copy", path, database.dsn, "--rules", rules).code == 0
+    with database.connect() as connection:
+        assert connection.execute("SELECT up FROM node ORDER BY id").fetchall() == [
+            (None,), (1,), (None,)]  # fmt: skip
+
+
+def test_what_no_rule_speaks_of_is_still_refused(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (a INTEGER, b INTEGER); INSERT INTO t VALUES ('', ''), ('x', 1)"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\ntable = "t"\ncolumn = "a"\nhazard = "empty-text"\naction = "null"\n'
+    )
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 3
+    assert {(h["column"], h["code"]) for h in run.report["hazards"]} == {
+        ("a", "text-in-number"), ("b", "empty-text")}  # fmt: skip
+
+
+def test_a_rule_without_work_is_said(ferry, bot_database, database, tmp_path):
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\ntable = "*"\ncolumn = "*"\nhazard = "blob"\naction = "null"\n')
+    run = ferry("copy", bot_database, database.dsn, "--rules", rules)
+    assert run.code == 0
+    assert any("found nothing to do" in m["text"] for m in run.report["messages"])
+
+
+def test_inspect_writes_a_draft_that_becomes_rules(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE p (id INTEGER PRIMARY KEY);"
+        "CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, n INTEGER, ok BOOLEAN, "
+        "at TIMESTAMP, txt TEXT, nn INTEGER);"
+        "INSERT INTO c VALUES (1, 1, '', 2, 1700000000, 'a', 1),"
+        "(2, 99, 1.5, 'maybe', '2024-01-01T00:00:00Z', CAST(x'41ff' AS TEXT), 2),"
+        "(3, NULL, 'many', 1, 'now', 'x' || char(0) || char(10) || 'y', 3)"
+    )
+    draft = tmp_path / "draft.toml"
+    run = ferry("inspect", path, "--rules", draft)
+    assert run.code == 3
+    text = draft.read_text()
+    assert tomllib.loads(text) == {}, "everything is commented out"
+    assert ferry("copy", path, database.dsn, "--rules", draft).code == 3
+    chosen = [
+        line.removeprefix("# ")
+        for line in text.splitlines()
+        if line.startswith(("# [[rule]]", "# table", "# column", "# hazard", "# action"))
+    ]
+    draft.write_text("\n".join(chosen))
+    run = ferry("inspect", path, "--rules", draft)
+    assert run.code == 0, run
+    run = ferry("copy", path, database.dsn, "--rules", draft)
+    assert run.code == 0, run
+    assert ferry("verify", path, database.dsn, "--rules", draft).code == 0
+    assert ferry("copy", path, database.dsn, "--rules", draft).report["outcome"] == "nothing to do"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[rule]", "no TOML"),
+        ("[[rule]]\ntable = 't'", "action is missing"),
+        (
+            "[[rule]]\ntable='t'\ncolumn='c'\nhazard='nonsense'\naction='null'",
+            "no hazard 'nonsense'",
+        ),
+        ("[[rule]]\ntable='t'\ncolumn='c'\nhazard='blob'\naction='utc'", "no action 'utc'"),
+        ("[[rule]]\ntable='t'\ncolumn='c'\nhazard='blob'\naction='set'", "has a value"),
+        ("[[rule]]\ntable='t'\ncolum='c'\nhazard='blob'\naction='null'", "colum is unknown"),
+        ("rules = 1", "unknown: rules"),
+    ],
+)
+def test_a_rules_file_with_a_mistake_is_a_usage_error(ferry, bot_database, tmp_path, text, message):
+    rules = tmp_path / "rules.toml"
+    rules.write_text(text)
+    run = ferry("inspect", bot_database, "--rules", rules)
+    assert run.code == 2, run
+    assert message in run.err
+
+
+def test_the_source_stays_free_of_views(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES ('')")
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\ntable = "t"\ncolumn = "a"\nhazard = "empty-text"\naction = "null"\n'
+    )
+    assert ferry("copy", path, database.dsn, "--rules", rules).code == 0
+    names = sqlite3.connect(path).execute("SELECT name FROM sqlite_master").fetchall()
+    assert names == [("t",)]
