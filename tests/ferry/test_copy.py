@@ -398,3 +398,17 @@ def test_a_writer_waits_while_a_rollback_mode_file_is_read(own_bot_database):
         thread.join()
         assert errors == ["database is locked"]
         assert source.connection.execute("SELECT count(*) FROM player_links").fetchone() == (60,)
+
+
+def test_text_that_holds_every_control_character(ferry, make_sqlite, database, tmp_path):
+    everything = "".join(map(chr, range(1, 128)))
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b BLOB, r REAL, n NUMERIC, ok BOOLEAN)",
+        ("INSERT INTO t VALUES (1, ?, x'00ff', 0.1, 1.5, 1)", (everything,)),
+        ("INSERT INTO t VALUES (2, NULL, NULL, NULL, NULL, NULL)", ()),
+        ("INSERT INTO t VALUES (3, ?, x'', -1e300, 2, 't')", ("\x1d",)),
+    )
+    run = ferry("copy", path, database.dsn)
+    assert run.code == 0, run
+    assert rows(database, "SELECT a FROM t ORDER BY id") == [(everything,), (None,), ("\x1d",)]
+    assert ferry("reverse", database.dsn, tmp_path / "back.db").code == 0

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SAMPLES = 5  # rows shown per hazard
 _COLUMNS_PER_QUERY = 200
 _MAX_EXCEPTIONS = 20_000
+# Less tab, line feed and carriage return, which COPY knows by other names.
+CONTROLS = "".join(map(chr, (*range(1, 9), 11, 12, *range(14, 32))))
 _CLASSES = ("integer", "real", "text", "blob")
 
 
@@ -83,6 +85,8 @@ class TableCensus:
 
     rows: int
     columns: dict[str, ColumnCensus]
+    # Control characters that no text of the table holds (the loader needs separators).
+    free_controls: str = CONTROLS
 
 
 @dataclass
@@ -356,6 +360,7 @@ class _TableCounter:
         ]
         factory = self.connection.text_factory
         self.connection.text_factory = bytes
+        free = [control.encode() for control in CONTROLS]
         try:
             cursor = self.connection.execute(f"SELECT {', '.join(joined)} FROM {self.name}")
             while rows := cursor.fetchmany(1000):
@@ -363,6 +368,9 @@ class _TableCounter:
                 if not _is_clean(block):
                     self._find_bad_text(names)
                     return
+                if any(control in block for control in free):
+                    free = [control for control in free if control not in block]
+            census.free_controls = b"".join(free).decode()
         finally:
             self.connection.text_factory = factory
 

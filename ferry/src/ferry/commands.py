@@ -58,6 +58,7 @@ class Journey:
             if self.rules is not None:
                 schema = self._apply_rules(source, schema, self.rules)
             census = take_census(source.connection, schema)
+            source.check_sound()
         if not any(table.rows for table in census.tables.values()):
             self._warn(f"all tables of {source.path} are empty: is it the right file?")
         self.report.census(schema, census)
@@ -249,6 +250,7 @@ class Journey:
             }
             self._refresh_memories(source, memories, schema, deltas)
             self._leave_memories(target, namespace, memories, source, totals)
+            source.check_sound()
             source.check_unchanged()
         touched = sum(item.touched for item in deltas)
         self.screen.say(

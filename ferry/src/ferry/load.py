@@ -1,13 +1,14 @@
 """Carry the rows: SQLite writes COPY's text format itself, Python only the floating point numbers.
 
-All columns but the floating point ones are joined into one line by SQLite, in C. Floating point
-numbers pass through Python, whose ``repr`` is the shortest text that reads back as the same double
-(SQLite's own rounds to 15 digits).
+All columns but the floating point ones are joined into one line by SQLite, in C; the separators are
+control characters that the census did not find in the table's text, so that escaping can be done
+for many lines at once. Floating point numbers pass through Python, whose ``repr`` is the shortest
+text that reads back as the same double (SQLite's own rounds to 15 digits).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import errors, sql
@@ -18,7 +19,7 @@ from ferry.types import Kind
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ferry.census import Census, TableCensus
     from ferry.ddl import Plan, Step
@@ -31,22 +32,12 @@ _FROM_PYTHON = (Kind.DOUBLE, Kind.NUMERIC)
 _LANGUAGE_ERRORS = (psycopg.ProgrammingError, errors.FeatureNotSupported)
 
 
-def _field(name: str, kind: Kind) -> str:
-    """Return SQL for one field of COPY's text format."""
+def _field(name: str, kind: Kind, null: str) -> str:
+    """Return SQL for one field, before escaping."""
     column = quote_name(name)
-    if kind == Kind.TEXT:
-        escaped = f"replace({column}, '\\', '\\\\')"
-        for letter, code in (("n", 10), ("r", 13), ("t", 9)):
-            escaped = f"replace({escaped}, char({code}), '\\{letter}')"
-        return f"ifnull({escaped}, '\\N')"
     if kind == Kind.BYTEA:
-        # hex(NULL) is '', not NULL.
-        return f"iif({column} IS NULL, '\\N', '\\\\x' || hex({column}))"
-    return f"ifnull({column}, '\\N')"
-
-
-def _number(value: float | None) -> str:
-    return "\\N" if value is None else repr(value)
+        return f"iif({column} IS NULL, '{null}', '\\x' || hex({column}))"  # hex(NULL) is ''
+    return f"ifnull({column}, '{null}')"
 
 
 def copy_table(
@@ -66,49 +57,95 @@ def copy_table(
     """
     texts = [name for name in names if census.columns[name].kind not in _FROM_PYTHON]
     numbers = [name for name in names if census.columns[name].kind in _FROM_PYTHON]
-    lines = [
-        # Even where it is one column alone: a text.
-        "'' || "
-        + " || char(9) || ".join(
-            _field(name, census.columns[name].kind)
-            for name in texts[start : start + _COLUMNS_PER_LINE]
-        )
-        for start in range(0, len(texts), _COLUMNS_PER_LINE)
-    ]
-    split = len(lines)
-    cursor = source.execute(
-        f"SELECT {', '.join([*lines, *map(quote_name, numbers)])} FROM {quote_name(table.name)}"
-    )
     columns = ", ".join(map(quote_name, [*texts, *numbers]))
     place = f"{quote_name(namespace)}.{quote_name(table.name)}"
-    # FREEZE: rows of a table that nobody has seen yet need no vacuum later.
-    options = " WITH (FREEZE)" if fresh else ""
-    with target.cursor().copy(f"COPY {place} ({columns}) FROM STDIN{options}") as copy:
-        block: list[str] = []
-        size = 0
-        for row in cursor:
-            line = row[0] if not numbers and split == 1 else _line(row, split)
-            block.append(line)
-            size += len(line)
-            # By size as well: a single value may have many megabytes.
-            if size > _BLOCK_CHARACTERS:
-                _write(copy, block, progress)
-                size = 0
-        _write(copy, block, progress)
+    if len(census.free_controls) >= len(_Separators._fields):
+        marks = _Separators(*census.free_controls[: len(_Separators._fields)])
+        kinds = {name: census.columns[name].kind for name in texts}
+        blocks = _blocks(source, table, kinds, numbers, marks)
+    else:
+        marks = _Separators(field="\t", null="\\N", row="\n")
+        blocks = _careful_blocks(source, table, [*texts, *numbers])
+    options = f"DELIMITER {_constant(marks.field)}, NULL {_constant(marks.null)}"
+    if fresh:
+        options += ", FREEZE"  # rows of a table that nobody has seen yet need no vacuum later
+    with target.cursor().copy(f"COPY {place} ({columns}) FROM STDIN WITH ({options})") as copy:
+        for rows, text in blocks:
+            copy.write(text.encode())
+            progress(rows)
 
 
-def _line(row: Sequence[Any], split: int) -> str:
-    return "\t".join([*row[:split], *map(_number, row[split:])])
+class _Separators(NamedTuple):
+    """Characters between fields and rows, and what stands for NULL."""
+
+    field: str
+    null: str
+    row: str
 
 
-def _write(copy: psycopg.Copy, block: list[str], progress: Callable[[int], None]) -> None:
-    """Send the lines and empty the list."""
-    rows = len(block)
-    if rows:
-        block.append("")
-        copy.write("\n".join(block).encode())
-        block.clear()
-        progress(rows)
+def _constant(text: str) -> str:
+    return "E'" + "".join(f"\\x{ord(character):02x}" for character in text) + "'"
+
+
+def _blocks(
+    source: sqlite3.Connection,
+    table: Table,
+    kinds: dict[str, Kind],
+    numbers: Sequence[str],
+    marks: _Separators,
+) -> Iterator[tuple[int, str]]:
+    """Yield blocks of lines and how many rows they hold."""
+    lines = []
+    names = list(kinds)
+    for start in range(0, len(names), _COLUMNS_PER_LINE):
+        part = names[start : start + _COLUMNS_PER_LINE]
+        fields = ", ".join(_field(name, kinds[name], marks.null) for name in part)
+        pattern = marks.field.join(["%s"] * len(part))
+        lines.append(f"printf('{pattern}', {fields})")
+    split = len(lines)
+    wanted = ", ".join([*lines, *map(quote_name, numbers)])
+    block: list[str] = []
+    size = 0
+    # By size, not by rows: a single value may have many megabytes.
+    for row in source.execute(f"SELECT {wanted} FROM {quote_name(table.name)}"):
+        line = row[0] if not numbers and split == 1 else _join(row, split, marks)
+        block.append(line)
+        size += len(line)
+        if size > _BLOCK_CHARACTERS:
+            yield len(block), _escape(block, marks)
+            block, size = [], 0
+    if block:
+        yield len(block), _escape(block, marks)
+
+
+def _join(row: Sequence[Any], split: int, marks: _Separators) -> str:
+    numbers = [marks.null if value is None else repr(value) for value in row[split:]]
+    return marks.field.join([*row[:split], *numbers])
+
+
+def _escape(block: list[str], marks: _Separators) -> str:
+    """Return the lines with what COPY would misread escaped, all at once."""
+    block.append("")
+    text = marks.row.join(block).replace("\\", "\\\\")
+    return text.replace("\n", "\\n").replace("\r", "\\r").replace(marks.row, "\n")
+
+
+def _careful_blocks(
+    source: sqlite3.Connection, table: Table, names: Sequence[str]
+) -> Iterator[tuple[int, str]]:
+    """Yield the same for text that leaves no separator free: value by value."""
+    escapes = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+    def field(value: Any) -> str:
+        if value is None:
+            return "\\N"
+        if isinstance(value, bytes):
+            return "\\\\x" + value.hex()
+        return value.translate(escapes) if isinstance(value, str) else repr(value)
+
+    query = f"SELECT {', '.join(map(quote_name, names))} FROM {quote_name(table.name)}"
+    for row in source.execute(query):
+        yield 1, "\t".join(map(field, row)) + "\n"
 
 
 def create_tables(target: psycopg.Connection, plan: Plan) -> list[NotCarried]:

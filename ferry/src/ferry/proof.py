@@ -241,23 +241,18 @@ class TableSides:
         query, texts = self.sqlite_query(beside)
         end = texts + self.doubles
         md5 = hashlib.md5
+        pack = struct.Struct(f">{self.doubles}d").pack
         for row in connection.execute(query):
-            if end == 1 and texts == 1:
-                canonical = row[0]
-            else:
-                canonical = "".join(row[:texts]) + _hex(row[texts:end])
+            canonical = row[0] if texts == 1 else "".join(row[:texts])
+            if end > texts:
+                try:  # the doubles' bytes, as PostgreSQL's float8send has them
+                    canonical += pack(*row[texts:end]).hex()
+                except struct.error:  # NULL, or no number at all
+                    canonical += "".join(map(_hex, row[texts:end]))
             yield md5(canonical.encode(), usedforsecurity=False).digest(), row[end:]
 
 
-def _hex(values: Sequence[Any]) -> str:
-    """Return the doubles' bytes as PostgreSQL's float8send would, in hex."""
-    try:
-        return struct.pack(f">{len(values)}d", *values).hex()
-    except struct.error:
-        return "".join(map(_hex_one, values))
-
-
-def _hex_one(value: Any) -> str:
+def _hex(value: Any) -> str:
     if value is None:
         return "N"
     return struct.pack(">d", value).hex() if isinstance(value, (int, float)) else f"?{value!r}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,17 @@ class Source:
     warnings: list[str]
     # To be called before anything is committed; raises RefusedError (by way of open_sqlite).
     check_unchanged: Callable[[], None]
+    integrity: _IntegrityCheck | None = None
+
+    def check_sound(self) -> None:
+        """Wait for the integrity check; raises RefusedError if the file is damaged."""
+        if self.integrity is not None:
+            problems = self.integrity.result()
+            if problems:
+                raise RefusedError(
+                    f"{self.path} is damaged: {'; '.join(problems)}",
+                    snapshot.how_to_save(self.path),
+                )
 
     def describe(self) -> dict[str, Any]:
         """Return what the report says about the source."""
@@ -50,24 +62,59 @@ class Source:
         }
 
 
+class _IntegrityCheck:
+    """SQLite's integrity check on a connection and in a thread of its own.
+
+    It takes as long as reading everything, and SQLite leaves Python's lock alone meanwhile.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._problems: list[str] = []
+        self._error: BaseException | None = None
+        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        self._thread = threading.Thread(target=self._run, name="integrity check")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._problems = snapshot.integrity_problems(self._connection)
+        except sqlite3.Error as error:
+            self._error = error
+
+    def result(self) -> list[str]:
+        """Wait for the end; return what was found, or raise what went wrong."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._problems
+
+    def close(self) -> None:
+        """Stop the check if it still runs."""
+        while self._thread.is_alive():
+            self._connection.interrupt()
+            self._thread.join(0.05)
+        self._connection.close()
+
+
 @contextlib.contextmanager
 def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
     """Open a SQLite file read-only and, with ``check``, refuse it unless it is sound.
 
-    Raises RefusedError when the file is missing, damaged, locked or being written.
+    The check runs beside what is done with the source; ``check_sound`` waits for it and must have
+    been called before anything is committed. Raises RefusedError when the file is missing, damaged,
+    locked or being written.
     """
     try:
         header = snapshot.read_header(path)
         # Before the first connection: see snapshot.sha256 about locks.
         digest = snapshot.sha256(path)
-        with snapshot.open_source(path) as opened:
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(snapshot.open_source(path))
+            integrity = None
             if check:
-                problems = snapshot.integrity_problems(opened.connection)
-                if problems:
-                    raise RefusedError(
-                        f"{path} is damaged: {'; '.join(problems)}", snapshot.how_to_save(path)
-                    )
-            yield Source(
+                integrity = _IntegrityCheck(opened.uri)
+                stack.callback(integrity.close)
+            source = Source(
                 connection=opened.connection,
                 uri=opened.uri,
                 path=path,
@@ -76,7 +123,14 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
                 header=header,
                 warnings=list(opened.warnings),
                 check_unchanged=opened.check_unchanged,
+                integrity=integrity,
             )
+            try:
+                yield source
+            except sqlite3.DatabaseError:
+                source.check_sound()  # says more than the first error that damage leads to
+                raise
+            source.check_sound()
     except snapshot.SnapshotError as error:
         raise RefusedError(str(error)) from error
     except sqlite3.DatabaseError as error:
