@@ -288,3 +288,20 @@ def test_the_printed_ddl_runs(ferry, bot_database, database):
         assert connection.execute(
             "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         ).fetchone() == (7,)
+
+
+def test_views_are_translated_or_named(copied):
+    run, ask = copied(
+        "CREATE TABLE Games (Id INTEGER PRIMARY KEY, name TEXT, ok BOOLEAN, n INTEGER);"
+        "INSERT INTO Games VALUES (1, 'A', 1, 5), (2, 'b', 0, 7), (3, 'a', 1, 9);"
+        "CREATE VIEW good AS SELECT ID, Name FROM games WHERE OK = 1 AND name LIKE 'a';"
+        "CREATE VIEW totals (letter, many) AS WITH g AS (SELECT lower(name) AS l, n FROM Games) "
+        "SELECT l, sum(n) FROM g GROUP BY l HAVING count(*) >= 1;"
+        "CREATE VIEW over AS SELECT t.letter FROM totals t WHERE t.many > 5;"
+        "CREATE VIEW loose AS SELECT name, n FROM Games GROUP BY n;"
+        "CREATE VIEW odd AS SELECT random() AS r, strftime('%Y', 'now') AS y FROM Games"
+    )
+    assert not_carried(run) == [("view", "odd"), ("view", "loose")]
+    assert ask("SELECT * FROM good ORDER BY 1") == [(1, "A"), (3, "a")]
+    assert ask("SELECT letter, many FROM totals ORDER BY 1") == [("a", 14), ("b", 7)]
+    assert ask("SELECT * FROM over ORDER BY 1") == [("a",), ("b",)]

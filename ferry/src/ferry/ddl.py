@@ -17,10 +17,12 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from ferry.errors import RefusedError
-from ferry.schema import Column, Index, Key, NotCarried, Schema, Table, quote_name
+from ferry.schema import Column, Index, Key, NotCarried, Program, Schema, Table, quote_name
 from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
 
     from ferry.census import Census, TableCensus
@@ -59,6 +61,7 @@ _SAME_MEANING = (
     exp.Trim,
     exp.Upper,
 )
+_AGGREGATES = (exp.Avg, exp.Count, exp.Max, exp.Min, exp.Sum)
 
 
 class UntranslatableError(Exception):
@@ -124,6 +127,34 @@ def check_names(schema: Schema) -> None:
         )
 
 
+def _as_boolean(node: exp.Expression) -> exp.Expression:
+    if isinstance(node, exp.Literal) and not node.is_string and node.this in ("0", "1"):
+        return exp.Boolean(this=node.this == "1")
+    return node
+
+
+def _same_meaning(
+    node: exp.Expression,
+    is_boolean: Callable[[exp.Expression | None], bool],
+    functions: tuple[type[exp.Expression], ...],
+) -> exp.Expression:
+    """Return a node that means in PostgreSQL what it meant; raises UntranslatableError."""
+    if isinstance(node, exp.Glob):
+        raise UntranslatableError("PostgreSQL has no GLOB")
+    if isinstance(node, (exp.Func, exp.Anonymous)) and not isinstance(node, functions):
+        raise UntranslatableError(f"PostgreSQL has no equivalent of {node.sql('sqlite')}")
+    if isinstance(node, exp.Like):  # without regard to case in SQLite
+        return exp.ILike(**node.args)
+    if isinstance(node, (exp.EQ, exp.NEQ, exp.Is)):
+        if is_boolean(node.this):
+            node.set("expression", _as_boolean(node.expression))
+        elif is_boolean(node.expression):
+            node.set("this", _as_boolean(node.this))
+    elif isinstance(node, exp.In) and is_boolean(node.this):
+        node.set("expressions", [_as_boolean(item) for item in node.expressions])
+    return node
+
+
 def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool = True) -> str:
     """Translate an SQL expression over a table's columns; raises UntranslatableError.
 
@@ -138,11 +169,6 @@ def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool 
             and census.columns[node.name].kind == Kind.BOOLEAN
         )
 
-    def as_boolean(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Literal) and not node.is_string and node.this in ("0", "1"):
-            return exp.Boolean(this=node.this == "1")
-        return node
-
     def names(node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Column):
             exact = columns.get(node.name.lower())
@@ -155,24 +181,11 @@ def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool 
         return node
 
     def meanings(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Glob):
-            raise UntranslatableError("PostgreSQL has no GLOB")
-        if isinstance(node, (exp.Func, exp.Anonymous)) and not isinstance(node, _SAME_MEANING):
-            raise UntranslatableError(f"PostgreSQL has no equivalent of {node.sql('sqlite')}")
         if isinstance(node, (exp.Lower, exp.Upper)) and ascii_case:
             folded = exp.Collate(this=node.this, expression=exp.to_identifier("C", quoted=True))
             node.set("this", folded)
             return node
-        if isinstance(node, exp.Like):  # without regard to case in SQLite
-            return exp.ILike(**node.args)
-        if isinstance(node, (exp.EQ, exp.NEQ, exp.Is)):
-            if is_boolean(node.this):
-                node.set("expression", as_boolean(node.expression))
-            elif is_boolean(node.expression):
-                node.set("this", as_boolean(node.this))
-        elif isinstance(node, exp.In) and is_boolean(node.this):
-            node.set("expressions", [as_boolean(item) for item in node.expressions])
-        return node
+        return _same_meaning(node, is_boolean, _SAME_MEANING)
 
     try:
         tree = sqlglot.parse_one(text, read="sqlite")
@@ -272,6 +285,9 @@ class _Planner:
             self._add_checks(table)
         for table in self.schema.tables:
             self._add_foreign_keys(table)
+        for program in self.schema.programs:
+            if program.kind == "view":
+                self._add_view(program)
         return self.plan
 
     def _qualified(self, table: str) -> str:
@@ -423,6 +439,15 @@ class _Planner:
                 )
             )
 
+    def _add_view(self, program: Program) -> None:
+        names = _ViewNames(self.schema, self.census)
+        try:
+            sql = translate_view(program, names, self.namespace)
+        except UntranslatableError as error:
+            self._lost("view", program.name, str(error), program.sql)
+            return
+        self.plan.steps.append(Step(sql, "view", program.name, program.sql, optional=True))
+
     def _add_foreign_keys(self, table: Table) -> None:
         for key in table.foreign_keys:
             origin = f"FOREIGN KEY ({', '.join(key.columns)}) REFERENCES {key.parent}"
@@ -455,6 +480,60 @@ class _Planner:
             )
 
 
+class _ViewNames:
+    """How the tables, views and columns of a schema are spelled, and which are booleans."""
+
+    def __init__(self, schema: Schema, census: Census) -> None:
+        self.spelled: dict[str, str] = {}
+        kinds: dict[str, set[bool]] = {}
+        for table in schema.tables:
+            self.spelled[table.name.lower()] = table.name
+            for name, entry in census.tables[table.name].columns.items():
+                self.spelled[name.lower()] = name
+                kinds.setdefault(name.lower(), set()).add(entry.kind == Kind.BOOLEAN)
+        for program in schema.programs:
+            self.spelled[program.name.lower()] = program.name
+        self.booleans = {name for name, found in kinds.items() if found == {True}}
+
+
+def translate_view(program: Program, names: _ViewNames, namespace: str) -> str:
+    """Translate a CREATE VIEW; raises UntranslatableError.
+
+    What cannot be resolved here (an alias in HAVING, for example) PostgreSQL refuses itself.
+    """
+    try:
+        tree = sqlglot.parse_one(program.sql, read="sqlite")
+    except SqlglotError as error:
+        raise UntranslatableError(str(error).splitlines()[0]) from error
+    if not isinstance(tree, exp.Create) or not isinstance(tree.expression, exp.Query):
+        raise UntranslatableError("it cannot be read as a query")
+    columns = ""
+    if isinstance(tree.this, exp.Schema):
+        columns = f" ({', '.join(quote_name(item.name) for item in tree.this.expressions)})"
+    query = tree.expression
+    temporary = {found.alias for found in query.find_all(exp.CTE)}
+    for node in list(query.walk()):
+        if isinstance(node, exp.Identifier):
+            node.set("this", names.spelled.get(node.name.lower(), node.name))
+            node.set("quoted", True)
+    for node in list(query.find_all(exp.Table)):
+        if node.name not in temporary:
+            node.set("db", exp.to_identifier(namespace, quoted=True))
+
+    def is_boolean(node: exp.Expression | None) -> bool:
+        return isinstance(node, exp.Column) and node.name.lower() in names.booleans
+
+    query = query.transform(
+        lambda node: _same_meaning(node, is_boolean, (*_SAME_MEANING, *_AGGREGATES))
+    )
+    try:
+        text = query.sql(dialect="postgres", unsupported_level=ErrorLevel.RAISE)
+    except SqlglotError as error:
+        raise UntranslatableError(str(error).splitlines()[0]) from error
+    place = f"{quote_name(namespace)}.{quote_name(program.name)}"
+    return f"CREATE VIEW {place}{columns} AS {text}"
+
+
 def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
     """Plan the target; raises RefusedError for names that PostgreSQL cannot take."""
     check_names(schema)
@@ -463,7 +542,7 @@ def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
 
 def memories(schema: Schema, census: Census) -> dict[str, dict[str, Any]]:
     """Return what each table's comment has to keep for `reverse`."""
-    extra = [item.sql for item in schema.not_carried if item.what in ("view", "trigger")]
+    extra = [program.sql for program in schema.programs]
     found: dict[str, dict[str, Any]] = {}
     for number, table in enumerate(schema.tables):
         columns = census.tables[table.name].columns

@@ -99,7 +99,8 @@ class Report:
         return entry
 
     def ddl(self, schema: Schema) -> None:
-        """Keep each table's DDL."""
+        """Keep each table's DDL, and that of views and triggers."""
+        self.data["programs"] = [program.sql for program in schema.programs]
         for table in schema.tables:
             self.table(table.name)["ddl"] = [table.ddl, *(index.ddl for index in table.indexes)]
 

@@ -99,9 +99,7 @@ def memory_from_report(report: dict[str, Any]) -> Memory:
             memory.exceptions[place] = column["exceptions"]
         if table.get("row_memory"):
             memory.rows[name] = RowMemory.from_json(table["row_memory"])
-    memory.extra = [
-        item["sql"] for item in report["not_carried"] if item["what"] in ("view", "trigger")
-    ]
+    memory.extra = report["programs"]
     return memory
 
 

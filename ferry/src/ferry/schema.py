@@ -137,11 +137,21 @@ class NotCarried:
     sql: str = ""
 
 
+@dataclass(frozen=True)
+class Program:
+    """A view or a trigger."""
+
+    kind: str  # "view" or "trigger"
+    name: str
+    sql: str
+
+
 @dataclass
 class Schema:
     """Everything that sqlite_master declares."""
 
     tables: list[Table] = field(default_factory=list)
+    programs: list[Program] = field(default_factory=list)  # in order of creation
     not_carried: list[NotCarried] = field(default_factory=list)
 
     def table(self, name: str) -> Table | None:
@@ -482,9 +492,8 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
     for kind, name, sql_text in connection.execute(
         "SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY rowid"
     ):
-        reason = {
-            "view": "views are not translated; create it in PostgreSQL by hand",
-            "trigger": "triggers are programs; PostgreSQL's are written in another language",
-        }[kind]
-        schema.not_carried.append(NotCarried(kind, name, reason, sql_text))
+        schema.programs.append(Program(kind, name, sql_text))
+        if kind == "trigger":
+            reason = "triggers are programs; PostgreSQL's are written in another language"
+            schema.not_carried.append(NotCarried(kind, name, reason, sql_text))
     return schema
