@@ -53,6 +53,13 @@ def test_every_make_target_in_the_documents_exists():
         assert named <= targets, page
 
 
+def test_every_link_in_the_documents_leads_somewhere():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]
+    for page in [*pages, *ROOT.glob("roles/*/README.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
 def test_requirements_are_pinned_by_hash():
     for path in [
         ROOT / "requirements.txt",
