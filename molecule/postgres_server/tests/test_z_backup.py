@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -108,39 +109,20 @@ def test_in_place_wants_the_name(play, database) -> None:
     assert database.sql(NAMES) == "etlegacy_stats postgres"
 
 
-def truncate(copy: Path, _identity: Path) -> None:
-    sealed = (copy / "dump.age").read_bytes()
-    (copy / "dump.age").write_bytes(sealed[: len(sealed) // 2])
-
-
-def exchange_identity(_copy: Path, identity: Path) -> None:
-    identity.write_text(str(pyrage.x25519.Identity.generate()))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (truncate, "truncated or altered"),
-        (exchange_identity, "does not open"),
-    ],
-)
 @pytest.mark.usefixtures("drill")
-def test_a_restore_that_cannot_work_changes_nothing(
-    play, database, manifest, tmp_path: Path, spoil, message
-) -> None:
+def test_a_truncated_file_changes_nothing(play, database, manifest, tmp_path: Path) -> None:
+    """What else the file may be is told in tests/plugins/test_age_stream.py."""
     copy = tmp_path / "copy"
     shutil.copytree(COPIES / manifest["stamp"], copy)
-    shutil.copytree(SECRETS, tmp_path / "secrets")
-    spoil(copy, tmp_path / "secrets/backup_identity.txt")
+    os.truncate(copy / "dump.age", manifest["bytes"] // 2)
     result = play(
         RESTORE,
         restore_from=str(copy),
-        secrets_directory=str(tmp_path / "secrets"),
         restore_mode="in_place",
         restore_confirm="etlegacy_stats",
     )
     assert result.returncode != 0
-    assert message in said(result)
+    assert "truncated or altered" in said(result)
     assert database.sql(NAMES) == "etlegacy_stats postgres"
 
 
