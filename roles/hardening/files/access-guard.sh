@@ -1,9 +1,10 @@
 #!/bin/bash
 # Keeps a way back while the way in is being changed. Copied to the host by the role `hardening`.
 #
-#   access-guard arm SECONDS ADMIN   remember sshd, firewall and ADMIN's keys as they are now; put
-#                                    them back after SECONDS unless the change is finished by then,
-#                                    also across a reboot
+#   access-guard arm SECONDS ADMIN GROUP
+#                                    remember sshd, firewall, ADMIN's keys and place in GROUP as they
+#                                    are now; put them back after SECONDS unless the change is
+#                                    finished by then, also across a reboot
 #   access-guard own-port            sshd listens itself; systemd no longer does it for sshd
 #   access-guard revert              put them back now
 #   access-guard disarm              the change is proven: forget the way back
@@ -15,15 +16,17 @@ saved=$base/before.tar
 unit=hardening-revert
 
 remember() {
+  local admin=$1 group=$2
   local paths=(etc/ssh/sshd_config etc/ssh/sshd_config.d etc/default/ufw etc/ufw etc/sudoers.d)
   local home kept=() path
-  home=$(getent passwd "$1" | cut -d: -f6 || true)
+  home=$(getent passwd "$admin" | cut -d: -f6 || true)
   # The home of an administrator who does not exist yet is where the role will make it.
-  local keys=${home:-/home/$1}/.ssh/authorized_keys
+  local keys=${home:-/home/$admin}/.ssh/authorized_keys
   paths+=("${keys#/}")
   for path in "${paths[@]}"; do [ ! -e "/$path" ] || kept+=("$path"); done
   {
-    echo "keys=$keys"
+    echo "admin=$admin group=$group keys=$keys"
+    echo "member=$(id -nG "$admin" 2>/dev/null | tr ' ' '\n' | grep -cFx "$group")"
     echo "ufw=$(LC_ALL=C ufw status 2>/dev/null | sed -n 's/^Status: //p')"
     echo "socket=$(systemctl is-active ssh.socket || true)"
     echo "socket_enabled=$(systemctl is-enabled ssh.socket 2>/dev/null || true)"
@@ -34,10 +37,10 @@ remember() {
 }
 
 arm() {
-  local seconds=$1 admin=$2
+  local seconds=$1 admin=$2 group=$3
   install -d -m 0700 "$base"
   # An unfinished change left the state from before it; that one is proven, the present one is not.
-  [ -e "$saved" ] || remember "$admin"
+  [ -e "$saved" ] || remember "$admin" "$group"
   install -m 0700 "$0" "$self"
   cat > "/etc/systemd/system/$unit.service" <<UNIT
 [Unit]
@@ -84,6 +87,7 @@ revert() {
   source "$base/before.state"
   rm -rf /etc/ssh/sshd_config.d /etc/sudoers.d/hardening-* "$keys"
   tar -C / -xpf "$saved"
+  [ "$member" != 0 ] || gpasswd --delete "$admin" "$group" >/dev/null 2>&1 || true
   if [ "$ufw" = active ]; then ufw reload; else ufw --force disable; fi
   ! systemctl is-active --quiet fail2ban || fail2ban-client unban --all || true
   if [ "$socket" = active ]; then
@@ -100,9 +104,9 @@ revert() {
 }
 
 case ${1:-} in
-  arm) arm "$2" "$3" ;;
+  arm) arm "$2" "$3" "$4" ;;
   own-port) own_port ;;
   revert) revert ;;
   disarm) forget ;;
-  *) sed -n '2,10p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11p' "$0" >&2; exit 2 ;;
 esac

@@ -9,6 +9,7 @@ import os
 import pwd
 import re
 import stat
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -88,36 +89,31 @@ def unfit_services(module: AnsibleModule, wishes: list[dict]) -> tuple[list[str]
     The second list is of those that do not exist at all.
     """
     unfit, absent = [], []
+    booted = time.time() - time.monotonic()  # systemd counts microseconds from there
+    properties = (
+        "LoadState",
+        "ActiveState",
+        "ActiveEnterTimestampMonotonic",
+        "ConditionResult",
+        "ConditionTimestampMonotonic",
+        "UnitFileState",
+        "NeedDaemonReload",
+    )
     for wish in wishes:
-        _, out, _ = module.run_command(
-            ["systemctl", "show", "--timestamp=unix", wish["name"], "-p", "LoadState"]
-            + [
-                f"-p{name}"
-                for name in (
-                    "ActiveState",
-                    "ConditionResult",
-                    "ActiveEnterTimestamp",
-                    "ConditionTimestamp",
-                    "UnitFileState",
-                    "NeedDaemonReload",
-                )
-            ]
-        )
+        command = ["systemctl", "show", wish["name"], f"--property={','.join(properties)}"]
+        _, out, _ = module.run_command(command)
         unit = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         enabled = unit.get("UnitFileState") in ("enabled", "static", "alias", "indirect")
         # Some units refuse to run in containers; that is their own condition and no fault.
-        excused = unit.get("ConditionTimestamp") and unit.get("ConditionResult") == "no"
+        asked = unit.get("ConditionTimestampMonotonic", "0") != "0"
+        excused = asked and unit.get("ConditionResult") == "no"
         running = unit.get("ActiveState") == "active"
-        started = int((unit.get("ActiveEnterTimestamp") or "@0").lstrip("@") or 0)
-        newest = max(
-            (int(Path(name).stat().st_mtime) for name in wish["files"] if Path(name).exists()),
-            default=0,
-        )
-        if (
-            not enabled
-            or unit.get("NeedDaemonReload") == "yes"
-            or (not excused and (not running or newest > started))
-        ):
+        started = booted + int(unit.get("ActiveEnterTimestampMonotonic") or 0) / 1_000_000
+        files = [Path(name) for name in wish["files"]]
+        newest = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+        outdated = newest > started
+        reload = unit.get("NeedDaemonReload") == "yes"
+        if not enabled or reload or (not excused and (not running or outdated)):
             unfit.append(wish["name"])
         if unit.get("LoadState") == "not-found":
             absent.append(wish["name"])
