@@ -43,7 +43,9 @@ _DATE = f"{_D * 4}-[01]{_D}-[0-3]{_D}"
 _MINUTES = f"[0-2]{_D}:[0-5]{_D}"
 _SECONDS = f"{_MINUTES}:[0-5]{_D}"
 _REAL_DATE = (
-    "substr({c}, 1, 4) > '0000' AND date(substr({c}, 1, 10), '+0 days') = substr({c}, 1, 10)"
+    "substr({c}, 1, 4) > '0000' AND substr({c}, 6, 2) BETWEEN '01' AND '12' "
+    "AND substr({c}, 9, 2) >= '01' AND (substr({c}, 9, 2) <= '28' "  # every month has these
+    "OR date(substr({c}, 1, 10), '+0 days') = substr({c}, 1, 10))"
 )
 
 _INTEGER_FITS = "typeof({c}) = 'integer'"
