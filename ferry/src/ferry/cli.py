@@ -148,6 +148,15 @@ def copy(
     dsn: Dsn,
     rules: RulesFile = None,
     schema: Namespace = "public",
+    into_existing: Annotated[
+        bool,
+        typer.Option(
+            "--into-existing",
+            help="Fill the empty tables that the application has made by itself: columns are "
+            "matched by name, differences of the schemas are listed, and what would lose data is "
+            "refused.",
+        ),
+    ] = False,
     report: ReportFile = None,
 ) -> None:
     """Copy a SQLite database into an empty PostgreSQL schema and prove that both are equal.
@@ -160,7 +169,12 @@ def copy(
     A target that already holds exactly this database is left alone, and that
     is a success. If the connection breaks (5), run the same command again.
     """
-    _run("copy", report, lambda journey: journey.copy(sqlite, dsn, schema), rules)
+    _run(
+        "copy",
+        report,
+        lambda journey: journey.copy(sqlite, dsn, schema, into_existing=into_existing),
+        rules,
+    )
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -8,7 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from ferry import audit, ddl, load, proof, reverse, server, snapshot, sync
+from ferry import audit, ddl, existing, load, proof, reverse, server, snapshot, sync
 from ferry.census import Census, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
 from ferry.rules import Application, Rules
@@ -160,11 +160,13 @@ class Journey:
             for item in plan.not_carried:
                 self.screen.say(f"-- not carried: {item.what} {item.name}: {item.reason}")
 
-    def copy(self, path: str, dsn: str, namespace: str) -> str:
+    def copy(self, path: str, dsn: str, namespace: str, *, into_existing: bool = False) -> str:
         """Copy everything in one transaction and prove it before the commit.
 
         Returns the outcome. Raises FerryError; the target is then as it was.
         """
+        if into_existing:
+            return self._copy_into_existing(path, dsn, namespace)
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
             self.refuse_hazards(census)
@@ -192,6 +194,80 @@ class Journey:
                 source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
         return "copied"
+
+    def _copy_into_existing(self, path: str, dsn: str, namespace: str) -> str:
+        """Copy into empty tables that the application made itself."""
+        with open_sqlite(path) as source:
+            schema, census = self.examine(source)
+            self.refuse_hazards(census)
+            with server.transaction(dsn, write=True) as target:
+                self.report.target(server.describe(target, namespace))
+                server.lock_target(target, namespace)
+                found = existing.compare_schemas(target, schema, census, namespace)
+                for line in found.notes:
+                    self._warn(line)
+                if found.lossy:
+                    lines = "\n  ".join(found.lossy)
+                    raise RefusedError(
+                        f"the application's tables cannot take everything:\n  {lines}",
+                        "change the application's schema, or copy without --into-existing",
+                    )
+                tables = [table for table in schema.tables if table.name in found.columns]
+                schema = dataclasses.replace(schema, tables=tables)
+                if self._is_filled(source, target, schema, namespace):
+                    self.screen.say("nothing to do: the target already holds exactly this database")
+                    return "nothing to do"
+                totals = {table.name: census.tables[table.name].rows for table in tables}
+                with (
+                    self.stage("load"),
+                    self.screen.rows_progress(totals) as advance,
+                    load.without_foreign_keys(target, namespace, list(totals)),
+                ):
+                    for table in tables:
+                        load.copy_table(
+                            source.connection,
+                            target,
+                            table,
+                            census.tables[table.name],
+                            namespace,
+                            found.columns[table.name],
+                            lambda rows, name=table.name: advance(name, rows),
+                            fresh=False,
+                        )
+                load.set_sequences(source.connection, target, schema, namespace)
+                for name in totals:
+                    target.execute(f"ANALYZE {quote_name(namespace)}.{quote_name(name)}")
+                result = self._prove(source.connection, target, schema, namespace, structure=False)
+                for line in proof.compare_structure(target, schema, namespace):
+                    self._warn(f"the application's schema: {line}")
+                keep_out = existing.foreign_comments(target, namespace, ddl.COMMENT)
+                memories = ddl.memories(schema, census)
+                mine = {name: kept for name, kept in memories.items() if name not in keep_out}
+                self._leave_memories(target, namespace, mine, source, _totals(result))
+                self._set_rows_aside()
+                source.check_unchanged()
+        self.screen.say("copied and proven: both sides are equal")
+        return "copied"
+
+    def _is_filled(
+        self, source: Source, target: psycopg.Connection, schema: Schema, namespace: str
+    ) -> bool:
+        """Tell whether the target holds exactly this database; refuse one that holds another."""
+        counts = {}
+        for table in schema.tables:
+            (counts[table.name],) = target.execute(
+                f"SELECT count(*) FROM {quote_name(namespace)}.{quote_name(table.name)}"
+            ).fetchone()
+        if not any(counts.values()):
+            return False
+        with contextlib.suppress(DifferentError):
+            self._prove(source.connection, target, schema, namespace, structure=False)
+            return True
+        filled = ", ".join(f"{name} ({rows} rows)" for name, rows in counts.items() if rows)
+        raise RefusedError(
+            f"the target is not empty: {filled}",
+            "--into-existing fills empty tables; if these rows may go, delete them yourself",
+        )
 
     def _leave_memories(
         self,

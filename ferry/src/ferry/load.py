@@ -8,6 +8,7 @@ text that reads back as the same double (SQLite's own rounds to 15 digits).
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -214,6 +215,32 @@ def set_sequences(
         last = max(highest or 0, table.sequence or 0)
         if last > (value if called else value - 1):
             target.execute("SELECT setval(%s, %s)", (sequence, last))
+
+
+@contextlib.contextmanager
+def without_foreign_keys(
+    target: psycopg.Connection, namespace: str, tables: list[str]
+) -> Iterator[None]:
+    """Drop the foreign keys from and to these tables, and make and validate them again after."""
+    constraints = target.execute(
+        """
+        SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
+        FROM pg_constraint k
+        JOIN pg_class c ON c.oid = k.conrelid
+        JOIN pg_class p ON p.oid = k.confrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE k.contype = 'f' AND k.conparentid = 0 AND n.nspname = %(schema)s
+          AND (c.relname = ANY (%(tables)s) OR p.relname = ANY (%(tables)s))
+        """,
+        {"schema": namespace, "tables": tables},
+    ).fetchall()
+    for table, name, _ in constraints:
+        place = f"{quote_name(namespace)}.{quote_name(table)}"
+        target.execute(f"ALTER TABLE {place} DROP CONSTRAINT {quote_name(name)}")
+    yield
+    for table, name, definition in constraints:
+        place = f"{quote_name(namespace)}.{quote_name(table)}"
+        target.execute(f"ALTER TABLE {place} ADD CONSTRAINT {quote_name(name)} {definition}")
 
 
 def load(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ferry import proof
 from ferry.census import row_name, take_census
 from ferry.errors import RefusedError
-from ferry.load import copy_table
+from ferry.load import copy_table, without_foreign_keys
 from ferry.schema import Schema, Table, quote_name
 
 if TYPE_CHECKING:
@@ -254,19 +254,20 @@ class Delta:
     def apply(self, deltas: Sequence[TableDelta], census: Census) -> None:
         """Delete and insert; foreign keys are away meanwhile and validated afterwards."""
         touched = [delta for delta in deltas if delta.touched]
-        with self._without_foreign_keys([delta.table.name for delta in touched]):
+        names = [delta.table.name for delta in touched]
+        with without_foreign_keys(self.target, self.namespace, names):
             for delta in touched:
                 self._delete(delta)
                 if delta.inserted or delta.changed:
                     generated = self._generated(delta.table.name)
-                    names = [c.name for c in delta.table.columns if c.name not in generated]
+                    columns = [c.name for c in delta.table.columns if c.name not in generated]
                     copy_table(
                         self.bench,
                         self.target,
                         delta.table,
                         census.tables[delta.table.name],
                         self.namespace,
-                        names,
+                        columns,
                         lambda _: None,
                         fresh=False,
                     )
@@ -321,32 +322,6 @@ class Delta:
             values = [[_as_text(row[number]) for row in part] for number in range(len(key))]
             deleted += self.target.execute(statement, values).rowcount
         return deleted
-
-    @contextlib.contextmanager
-    def _without_foreign_keys(self, tables: list[str]) -> Iterator[None]:
-        constraints = self.target.execute(
-            """
-            SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
-            FROM pg_constraint k
-            JOIN pg_class c ON c.oid = k.conrelid
-            JOIN pg_class p ON p.oid = k.confrelid
-            JOIN pg_namespace n ON n.oid = c.relnamespace
-            JOIN pg_namespace m ON m.oid = p.relnamespace
-            WHERE k.contype = 'f' AND k.conparentid = 0 AND %(schema)s IN (n.nspname, m.nspname)
-              AND (c.relname = ANY (%(tables)s) OR p.relname = ANY (%(tables)s))
-              AND n.nspname = %(schema)s
-            """,
-            {"schema": self.namespace, "tables": tables},
-        ).fetchall()
-        for table, name, _ in constraints:
-            self.target.execute(
-                f"ALTER TABLE {self._place(table)} DROP CONSTRAINT {quote_name(name)}"
-            )
-        yield
-        for table, name, definition in constraints:
-            self.target.execute(
-                f"ALTER TABLE {self._place(table)} ADD CONSTRAINT {quote_name(name)} {definition}"
-            )
 
 
 def _parts(items: Sequence[Any]) -> Iterable[list[Any]]:
