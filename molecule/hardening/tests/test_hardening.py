@@ -209,14 +209,14 @@ def test_failed_logins_to_postgresql_are_recognised(server, line, matched):
 
 def test_outsider_is_banned_and_the_operator_is_not(server, outsider):
     ignored = server.say("fail2ban-client get sshd ignoreip")
-    assert "172.30.1.1\n" in ignored + "\n"
+    assert {"172.30.1.1", "172.30.1.98"} <= set(ignored.split())
     server.say(f"fail2ban-client set sshd unbanip {outsider.address}")
-    for _ in range(6):
-        ssh(outsider, server, "ops", "-i /root/wrong_key -o IdentitiesOnly=yes")
-    deadline = time.monotonic() + 15
+    # The firewall's limit and sshd's own penalties slow the stranger down, so it takes a while.
+    deadline = time.monotonic() + 120
     while outsider.address not in server.say("fail2ban-client status sshd | tail -1"):
         assert time.monotonic() < deadline, server.say("fail2ban-client status sshd")
-        time.sleep(0.5)
+        ssh(outsider, server, "ops", "-i /root/wrong_key -o IdentitiesOnly=yes")
+        time.sleep(2)
     refused = ssh(outsider, server, "ops", "-i /root/right_key")
     assert refused.rc == 1
     assert "Connection refused" in refused.stderr
