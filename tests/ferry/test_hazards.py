@@ -40,14 +40,23 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def empty_database(postgres_cluster):
+    """One database for all refusals: whatever was written would be seen by the next test."""
+    with postgres_cluster.fresh_database("empty") as database:
+        yield database
+
+
 @pytest.mark.parametrize(("declared", "value", "code"), CASES)
-def test_a_value_that_does_not_fit_is_refused(ferry, make_sqlite, database, declared, value, code):
+def test_a_value_that_does_not_fit_is_refused(
+    ferry, make_sqlite, empty_database, declared, value, code
+):
     path = make_sqlite(
         f"CREATE TABLE t (id INTEGER PRIMARY KEY, v {declared});"
         f"INSERT INTO t VALUES (7, {value}), (8, NULL), (9, {value})"
     )
     before = path.read_bytes()
-    for arguments in (("inspect", path), ("copy", path, database.dsn)):
+    for arguments in (("inspect", path), ("copy", path, empty_database.dsn)):
         run = ferry(*arguments)
         assert run.code == 3, run
         (hazard,) = run.report["hazards"]
@@ -56,7 +65,7 @@ def test_a_value_that_does_not_fit_is_refused(ferry, make_sqlite, database, decl
         assert [sample["row"] for sample in hazard["samples"]] == ["id 7", "id 9"]
         assert f"t.v: {code}, 2 (id 7: " in run.err
         assert hazard["remedy"] in run.err
-    with database.connect() as connection:
+    with empty_database.connect() as connection:
         assert connection.execute(
             "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         ).fetchone() == (0,)

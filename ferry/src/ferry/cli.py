@@ -28,11 +28,11 @@ Exit codes: 0 done and proven · 2 usage · 3 refused: source or target not fit,
 
 app = typer.Typer(
     name="ferry",
-    help="Move a SQLite database to PostgreSQL and back, with proof.\n" + _EXIT_CODES,
+    help="Move a SQLite database to PostgreSQL and back, with proof.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     epilog=_EXIT_CODES,
 )
 
@@ -313,4 +313,4 @@ def render_report(
 
 def main() -> None:
     """Entry point of the command."""
-    app()
+    app(prog_name="ferry")
