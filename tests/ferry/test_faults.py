@@ -125,3 +125,10 @@ def test_interrupted_by_the_user(larger_database, database):
     assert "Traceback" not in err
     wait_for_the_session_to_end(database)
     assert tables(database) == 0
+
+
+def test_a_reader_that_leaves_does_not_stop_a_copy(larger_database, database):
+    process = start("copy", larger_database, database.dsn)
+    process.stdout.close()
+    assert process.wait() == 0, process.stderr.read()
+    assert tables(database) == 7

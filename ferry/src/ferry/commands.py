@@ -597,10 +597,10 @@ class Journey:
         self.screen.grid(
             (
                 "table",
-                "rows SQLite",
-                "rows PostgreSQL",
-                "checksum SQLite",
-                "checksum PostgreSQL",
+                "rows\nSQLite",
+                "rows\nPostgreSQL",
+                "checksum\nSQLite",
+                "checksum\nPostgreSQL",
                 "",
             ),
             [
@@ -608,8 +608,8 @@ class Journey:
                     table.name,
                     table.rows_sqlite,
                     table.rows_postgres,
-                    table.checksum_sqlite,
-                    table.checksum_postgres,
+                    self.screen.short(table.checksum_sqlite),
+                    self.screen.short(table.checksum_postgres),
                     "equal" if table.equal else "DIFFERENT",
                 )
                 for table in result.tables

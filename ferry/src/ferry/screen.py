@@ -6,9 +6,12 @@ Results go to standard output, progress and errors to standard error.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -34,9 +37,19 @@ class Screen:
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    @contextlib.contextmanager
+    def _reader_may_leave(self) -> Iterator[None]:
+        """Go on without a reader (``| head``): what a command does is more than what it prints."""
+        try:
+            yield
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     def say(self, text: str) -> None:
         """Print a line of the result."""
-        self.out.print(Text(text))
+        with self._reader_may_leave():
+            self.out.print(Text(text))
 
     def note(self, text: str) -> None:
         """Print a line about the progress."""
@@ -48,16 +61,25 @@ class Screen:
         if error.remedy:
             self.err.print(Text(f"  what to do: {error.remedy}"))
 
+    def short(self, checksum: str) -> str:
+        """Return as much of a checksum as a person compares; all of it where a program reads."""
+        return checksum[:8] if self.out.is_terminal else checksum
+
     def grid(self, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print rows as a table; numbers to the right."""
         if not self.out.is_terminal:
-            for row in [heads, *rows]:
-                print("\t".join(map(str, row)))
+            lines = ["\t".join(heads).replace("\n", " ")]
+            lines += ["\t".join(map(str, row)) for row in rows]
+            with self._reader_may_leave():
+                print("\n".join(lines))
             return
-        table = Table()
+        table = Table(box=SIMPLE, pad_edge=False)
         for position, head in enumerate(heads):
             numeric = bool(rows) and all(isinstance(row[position], int) for row in rows)
-            table.add_column(head, justify="right" if numeric else "left")
+            # A name may not be cut off; it would be another name.
+            table.add_column(
+                head, justify="right" if numeric else "left", overflow="fold", no_wrap=not position
+            )
         for row in rows:
             table.add_row(*(f"{cell:,}" if type(cell) is int else Text(str(cell)) for cell in row))
         self.out.print(table)
