@@ -55,6 +55,10 @@ def test_columns_are_matched_by_name_and_everything_is_proven(ferry, fill, datab
         row = connection.execute("INSERT INTO parent (name) VALUES ('c') RETURNING id").fetchone()
         assert row == (10,)
         connection.execute("DELETE FROM parent WHERE id = 10")
+    assert ferry("sync", path, database.dsn).code == 3, "it has a column of its own"
+    with database.connect() as connection:
+        connection.execute("ALTER TABLE parent DROP COLUMN note")
+    assert ferry("sync", path, database.dsn).code == 0
     assert ask(database, "SELECT obj_description('parent'::regclass)") == [
         ("the application speaks",)
     ]

@@ -240,10 +240,8 @@ class Journey:
                 result = self._prove(source.connection, target, schema, namespace, structure=False)
                 for line in proof.compare_structure(target, schema, namespace):
                     self._warn(f"the application's schema: {line}")
-                keep_out = existing.foreign_comments(target, namespace, ddl.COMMENT)
                 memories = ddl.memories(schema, census)
-                mine = {name: kept for name, kept in memories.items() if name not in keep_out}
-                self._leave_memories(target, namespace, mine, source, _totals(result))
+                self._leave_memories(target, namespace, memories, source, _totals(result))
                 self._set_rows_aside()
                 source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
@@ -277,8 +275,14 @@ class Journey:
         source: Source,
         totals: dict[str, tuple[list[str], proof.Total]],
     ) -> None:
-        """Leave with each table what `reverse` and a later `sync` need to know."""
+        """Leave with each table what `reverse` and a later `sync` need to know.
+
+        Comments that somebody else has made stay as they are.
+        """
+        foreign = existing.foreign_comments(target, namespace, ddl.COMMENT)
         for name, memory in memories.items():
+            if name in foreign or name not in totals:
+                continue
             columns, total = totals[name]
             memory["proof"] = {
                 "source": source.sha256,

@@ -292,6 +292,8 @@ def sha256(path: str) -> str:
 
 
 def _fsync(path: Path) -> None:
+    if os.name == "nt":  # Windows syncs neither directories nor files opened for reading
+        return
     handle = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(handle)
