@@ -94,6 +94,7 @@ def test_the_evidence_is_on_the_control_machine():
     state = json.loads((ARTIFACTS / "state.json").read_text())
     assert state["stage"] == "settled"
     assert state["downtime_seconds"] > 0
+    assert state["legacy_database_mode"] == "0644", "noted before the file was made read-only"
     proof = json.loads((ARTIFACTS / "verify.json").read_text())
     assert proof["exit_code"] == 0
     assert all(table["equal"] for table in proof["tables"])
