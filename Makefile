@@ -56,6 +56,10 @@ lint: venv ## yamllint, ansible-lint (profile production), ruff
 molecule: venv images ## One scenario: make molecule SCENARIO=hardening
 	@molecule test -s $(SCENARIO)
 
+.PHONY: bench
+bench: venv postgres ## Time ferry against PostgreSQL's own COPY, and pgloader where installed
+	@python ferry/bench/bench.py
+
 # --- housekeeping ------------------------------------------------------------------------------
 
 .PHONY: lock
