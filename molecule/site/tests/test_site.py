@@ -101,6 +101,7 @@ def test_ferry_runs_as_nobody_s_friend():
     assert bot.file("/var/lib/ferry").mode == 0o700
 
 
+@pytest.mark.parametrize("name", ["database-vps", "bot-vps"])
 def test_no_secret_of_the_control_machine_is_on_a_server(name):
     everywhere = "/etc /opt /var /root /home /srv /usr/local"
     server = machine(name)
