@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
-from scenario import ADDRESS, PASSWORD, VERIFIED
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from scenario import ADDRESS, PASSWORD, SECRETS, VERIFIED
 
 APP = f"dbname=etlegacy_stats user=etlegacy_app host={ADDRESS['database']}"
 APP_PASSWORD = PASSWORD["etlegacy_app"]
@@ -86,6 +90,41 @@ def test_the_right_login_is_refused_from_another_address(outsider, role) -> None
     result = outsider.login(role, "SELECT 1")
     assert result.rc == 2
     assert f'{NO_ENTRY} "{ADDRESS["outsider"]}"' in result.stderr
+
+
+@pytest.fixture
+def expired_certificate(database) -> str:
+    """The server's certificate as it would be a year after nobody renewed it, by our authority."""
+    present = x509.load_pem_x509_certificate(
+        database.ok("cat /etc/postgresql/tls/server.crt").encode()
+    )
+    authority = x509.load_pem_x509_certificate((SECRETS / "ca/ca.crt").read_bytes())
+    key = serialization.load_pem_private_key((SECRETS / "ca/ca.key").read_bytes(), None)
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    builder = (
+        x509.CertificateBuilder(extensions=list(present.extensions))
+        .subject_name(present.subject)
+        .issuer_name(authority.subject)
+        .public_key(present.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(yesterday - datetime.timedelta(days=365))
+        .not_valid_after(yesterday)
+    )
+    signed = builder.sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_an_expired_certificate_is_refused_and_renewed_by_the_next_run(
+    database, client, converge, expired_certificate
+) -> None:
+    database.ok("echo %s > /etc/postgresql/tls/server.crt", expired_certificate)
+    database.sql("SELECT pg_reload_conf()")
+    refused = client.login("etlegacy_app", "SELECT 1")
+    assert refused.rc == 2
+    assert "certificate has expired" in refused.stderr
+    result = converge()
+    assert result.returncode == 0, result.stdout
+    assert client.login("etlegacy_app", "SELECT 1").rc == 0
 
 
 def test_developers_get_in_through_a_tunnel_only(database) -> None:
