@@ -231,3 +231,27 @@ def test_the_source_stays_free_of_views(ferry, make_sqlite, database, tmp_path):
     assert ferry("copy", path, database.dsn, "--rules", rules).code == 0
     names = sqlite3.connect(path).execute("SELECT name FROM sqlite_master").fetchall()
     assert names == [("t",)]
+
+
+def test_tables_that_point_at_each_other_and_both_have_orphans(
+    ferry, make_sqlite, database, tmp_path
+):
+    path = make_sqlite(
+        "CREATE TABLE a (id INTEGER PRIMARY KEY, b INTEGER REFERENCES b);"
+        "CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES a);"
+        "INSERT INTO a VALUES (1, 1), (2, 77); INSERT INTO b VALUES (1, 1), (2, 88), (3, NULL)"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(one_rule("*", "?", "orphan", "quarantine"))
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    assert run.report["quarantine"]["rows"] == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("line", ["table = 5", "column = ['a']", "hazard = 1"])
+def test_a_rule_of_the_wrong_type_is_a_usage_error(ferry, bot_database, tmp_path, line):
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f"[[rule]]\n{line}\naction = 'null'\n")
+    run = ferry("inspect", bot_database, "--rules", rules)
+    assert run.code == 2, run
+    assert "has to be a text" in run.err

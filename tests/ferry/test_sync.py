@@ -1,5 +1,6 @@
 """sync: after a copy only what differs is carried, and everything is compared."""
 
+import json
 import sqlite3
 
 import pytest
@@ -202,3 +203,119 @@ def test_sequences_go_on_after_a_sync(ferry, bot_database, own_bot_database, cop
             "INSERT INTO processed_files (filename) VALUES ('next') RETURNING id"
         ).fetchone()
     assert row == (500001,)
+
+
+RULES = """
+[[rule]]
+table = "*"
+column = "*"
+hazard = "empty-text"
+action = "null"
+
+[[rule]]
+table = "child"
+column = "p"
+hazard = "orphan"
+action = "quarantine"
+
+[[rule]]
+table = "child"
+column = "mixed"
+hazard = "mixed-types"
+action = "text"
+
+[[rule]]
+table = "child"
+column = "at"
+hazard = "time-zone-in-timestamp"
+action = "utc"
+
+[[rule]]
+table = "keyless"
+column = "n"
+hazard = "fraction-in-integer"
+action = "double"
+"""
+SCRIPT = """
+CREATE TABLE child (id INTEGER PRIMARY KEY, p INTEGER REFERENCES parent, mixed, at TIMESTAMP);
+CREATE TABLE parent (id INTEGER PRIMARY KEY, n INTEGER);
+CREATE TABLE keyless (n INTEGER, t TEXT);
+INSERT INTO parent VALUES (1, ''), (2, 5), (3, 6);
+INSERT INTO child VALUES (1, 1, 1, '2024-01-01T01:00:00+01:00'), (2, 99, 'x', NULL),
+    (3, 2, NULL, ''), (4, 3, 2.5, '2024-01-01 00:00:00');
+INSERT INTO keyless VALUES (1.5, 'a'), (1.5, 'a'), (2, 'b'), ('', NULL);
+"""
+
+
+@pytest.fixture
+def ruled(ferry, make_sqlite, database, tmp_path):
+    """Copy a database by rules; returns the base, a copy of it to change, and the rules."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(RULES)
+    base, new = make_sqlite(SCRIPT, name="base.db"), make_sqlite(SCRIPT, name="new.db")
+    run = ferry("copy", base, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    return base, new, rules
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_rules_hold_for_a_sync_as_for_the_copy(ferry, database, ruled, with_base, tmp_path):
+    base, new, rules = ruled
+    options = ["--rules", rules, *(["--base", base] if with_base else [])]
+    before = base.read_bytes(), new.read_bytes()
+    run = ferry("sync", new, database.dsn, *options)
+    assert (run.code, run.report["outcome"]) == (0, "nothing to do"), run
+    assert (base.read_bytes(), new.read_bytes()) == before
+    change(
+        new,
+        "INSERT INTO child VALUES (5, 2, x'ff', '2024-06-01T00:00:00Z'), (6, 98, 'aside', '')",
+        "UPDATE parent SET n = '' WHERE id = 2",
+        "DELETE FROM parent WHERE id = 3",  # its child 4 has no parent now
+        "INSERT INTO parent VALUES (99, 9)",  # and child 2 has one
+        "DELETE FROM keyless WHERE rowid = 1",
+        "INSERT INTO keyless VALUES (7.25, 'c'), ('', NULL)",
+    )
+    run = ferry("sync", new, database.dsn, *options)
+    assert run.code == 0, run
+    assert deltas(run) == {"child": (2, 0, 1), "parent": (1, 1, 1), "keyless": (2, 0, 1)}
+    assert run.report["quarantine"]["rows"] == {"child": 2}
+    lines = (tmp_path / "rules.quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"]["id"] for line in lines] == [4, 6]
+    with database.connect() as connection:
+        assert connection.execute(
+            "SELECT id, p, mixed, at::text FROM child ORDER BY 1"
+        ).fetchall() == [
+            (1, 1, "1", "2024-01-01 00:00:00"),
+            (2, 99, "x", None),
+            (3, 2, None, None),
+            (5, 2, "ff", "2024-06-01 00:00:00"),
+        ]
+        rows = connection.execute("SELECT n, t FROM keyless ORDER BY 1, 2").fetchall()
+        assert rows == [(1.5, "a"), (2, "b"), (7.25, "c"), (None, None), (None, None)]
+    assert ferry("verify", new, database.dsn, "--rules", rules).code == 0
+    assert ferry("sync", new, database.dsn, *options[:2]).report["outcome"] == "nothing to do"
+
+
+def test_without_the_rules_of_the_copy_nothing_is_carried(ferry, database, ruled):
+    base, new, rules = ruled
+    change(new, "INSERT INTO parent VALUES (7, 7)")
+    for options in ([], ["--base", base]):
+        run = ferry("sync", new, database.dsn, *options)
+        assert run.code in (3, 4), run
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM parent").fetchone() == (3,)
+    assert ferry("sync", new, database.dsn, "--base", base, "--rules", rules).code == 0
+
+
+def test_a_conversion_that_begins_after_the_copy(ferry, database, ruled):
+    """A rule that gives a column another type finds no work at the copy, but then does."""
+    base, new, rules = ruled
+    rules.write_text(
+        RULES + '[[rule]]\ntable = "parent"\ncolumn = "n"\nhazard = "text-in-number"\n'
+        'action = "text"\n'
+    )
+    change(new, "UPDATE parent SET n = 'many' WHERE id = 2")
+    run = ferry("sync", new, database.dsn, "--base", base, "--rules", rules)
+    assert run.code == 3, run
+    assert "parent" in run.err
+    assert ferry("verify", base, database.dsn, "--rules", rules).code == 0

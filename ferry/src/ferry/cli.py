@@ -207,6 +207,7 @@ def sync(
             "SQLite files, in a fraction of the time.",
         ),
     ] = None,
+    rules: RulesFile = None,
     schema: Namespace = "public",
     report: ReportFile = None,
 ) -> None:
@@ -215,9 +216,9 @@ def sync(
     Copy a snapshot while the program still runs, stop it, then sync: the downtime is that of the
     changes alone. One transaction; afterwards PostgreSQL's checksum of every table is compared with
     the one that SQLite's side has. A target that is not what the base says is refused or found by
-    the checksums. The schema must be the same as at the copy.
+    the checksums. The schema must be the same as at the copy, and so must be the rules.
     """
-    _run("sync", report, lambda journey: journey.sync(sqlite, dsn, schema, base))
+    _run("sync", report, lambda journey: journey.sync(sqlite, dsn, schema, base), rules)
 
 
 @app.command(epilog=_EXIT_CODES)

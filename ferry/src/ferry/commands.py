@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferry import audit, ddl, existing, load, proof, reverse, server, snapshot, sync
-from ferry.census import Census, note_shapes, take_census
+from ferry.census import Census, Hazard, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
+from ferry.names import NameHazard, find_name_hazards
 from ferry.rules import Application, Rules
 from ferry.rules import draft as draft_rules
 from ferry.schema import Schema, Table, quote_name, read_schema
@@ -19,8 +21,7 @@ from ferry.types import declared_kind
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     import psycopg
 
@@ -38,6 +39,7 @@ class Journey:
         self.screen = screen
         self.rules = rules
         self.application: Application | None = None
+        self.remark = ""  # stands before what rules did, where the output is for a program
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -48,8 +50,11 @@ class Journey:
         finally:
             self.report.timing(name, time.monotonic() - started)
 
-    def examine(self, source: Source) -> tuple[Schema, Census]:
-        """Read schema and contents of the source; everything found goes into the report."""
+    def examine(self, source: Source, *, new_tables: bool = True) -> tuple[Schema, Census]:
+        """Read schema and contents of the source; everything found goes into the report.
+
+        ``new_tables``: ferry makes tables and indexes, so their names have to suit PostgreSQL.
+        """
         self.report.data["source"] = source.describe()
         for warning in source.warnings:
             self._warn(warning)
@@ -58,6 +63,8 @@ class Journey:
             if self.rules is not None:
                 schema = self._apply_rules(source, schema, self.rules)
             census = take_census(source.connection, schema)
+            census.hazards = [_by_original_names(schema, hazard) for hazard in census.hazards]
+            census.hazards += find_name_hazards(schema, indexes=new_tables)
             source.check_sound()
         if not any(table.rows for table in census.tables.values()):
             self._warn(f"all tables of {source.path} are empty: is it the right file?")
@@ -82,11 +89,17 @@ class Journey:
         self.report.data["rules"] = [entry.as_json() for entry in self.application.applied]
         for entry in self.application.applied:
             self.screen.say(
-                f"rule {entry.rule.number}: {entry.table}.{entry.column}: {entry.rule.hazard} → "
-                f"{entry.rule.action}, {entry.count} values"
+                f"{self.remark}rule {entry.rule.number}: {entry.table}.{entry.column}: "
+                f"{entry.rule.hazard} → {entry.rule.action}, {entry.count} values"
             )
         for rule in self.application.unused():
             self._warn(f"rule {rule.number} ({rule.hazard} → {rule.action}) found nothing to do")
+        unused = self.application.renaming.unused(self.application.schema)
+        for rename in rules.renames:
+            if rename in unused:
+                self._warn(f"rename {rename.number}: there is no {rename}")
+            else:
+                self.screen.say(f"{self.remark}rename {rename.number}: {rename} → {rename.to}")
         return schema
 
     def _set_rows_aside(self) -> None:
@@ -104,12 +117,12 @@ class Journey:
                 f"{self.application.rules.quarantine}"
             )
 
-    def refuse_hazards(self, census: Census) -> None:
+    def refuse_hazards(self, hazards: Sequence[Hazard]) -> None:
         """Stop if there is anything that cannot be carried as it is."""
-        if census.hazards:
-            found = "\n  ".join(map(str, census.hazards))
+        if hazards:
+            found = "\n  ".join(map(str, hazards))
             raise RefusedError(
-                f"{len(census.hazards)} hazards in the contents; nothing was written\n  {found}",
+                f"{len(hazards)} hazards; nothing was written\n  {found}",
                 "each line names its way out; or let `ferry inspect SQLITE --rules rules.toml` "
                 "write a draft of rules to choose from, and copy with --rules rules.toml",
             )
@@ -121,6 +134,9 @@ class Journey:
         """
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
+            if draft is not None and census.hazards:
+                _write_draft(draft, census)
+                self.screen.say(f"a draft of rules to choose from was written: {draft}")
             plan = ddl.make_plan(schema, census, "public")
             self.report.not_carried(plan.not_carried)
             self.screen.grid(
@@ -139,10 +155,7 @@ class Journey:
                 ],
             )
             self.show_not_carried()
-            if draft is not None and census.hazards:
-                _write_draft(draft, census)
-                self.screen.say(f"a draft of rules to choose from was written: {draft}")
-            self.refuse_hazards(census)
+            self.refuse_hazards(census.hazards)
 
     def show_not_carried(self) -> None:
         """Name on the screen what does not arrive."""
@@ -150,9 +163,11 @@ class Journey:
             self.screen.say(f"not carried: {item['what']} {item['name']}: {item['reason']}")
 
     def schema(self, path: str, namespace: str) -> None:
-        """Print PostgreSQL's DDL for a SQLite file."""
+        """Print PostgreSQL's DDL for a SQLite file; raises RefusedError for names alone."""
+        self.remark = "-- "
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
+            self.refuse_hazards([h for h in census.hazards if isinstance(h, NameHazard)])
             plan = ddl.make_plan(schema, census, namespace)
             self.report.not_carried(plan.not_carried)
             for statement in plan.statements():
@@ -169,7 +184,7 @@ class Journey:
             return self._copy_into_existing(path, dsn, namespace)
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
-            self.refuse_hazards(census)
+            self.refuse_hazards(census.hazards)
             plan = ddl.make_plan(schema, census, namespace)
             with server.transaction(dsn, write=True) as target:
                 self.report.target(server.describe(target, namespace))
@@ -198,8 +213,8 @@ class Journey:
     def _copy_into_existing(self, path: str, dsn: str, namespace: str) -> str:
         """Copy into empty tables that the application made itself."""
         with open_sqlite(path) as source:
-            schema, census = self.examine(source)
-            self.refuse_hazards(census)
+            schema, census = self.examine(source, new_tables=False)
+            self.refuse_hazards(census.hazards)
             with server.transaction(dsn, write=True) as target:
                 self.report.target(server.describe(target, namespace))
                 server.lock_target(target, namespace)
@@ -300,25 +315,33 @@ class Journey:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(open_sqlite(path))
             self.report.data["source"] = source.describe()
-            schema = self._read_schema(source)
+            declared = self._read_schema(source)
+            schema = declared
+            if self.rules is not None:
+                schema = self._apply_rules(source, declared, self.rules)
             self.report.ddl(schema)
             self.report.not_carried(schema.not_carried)
             old = None
             if base is not None:
                 old = stack.enter_context(open_sqlite(base))
                 self.report.data["base"] = old.describe()
-                sync.check_same_schema(schema, read_schema(old.connection))
+                sync.check_same_schema(declared, read_schema(old.connection))
             bench = stack.enter_context(sync.workbench(source.uri, old.uri if old else None))
+            rules = self.rules or Rules(Path(), Path())
+            fronts = Application(bench, declared, rules, ("new", "base") if old else ("new",))
+            fronts.run()
+            if old is not None:
+                Application(old.connection, declared, rules).run()
             target = stack.enter_context(server.transaction(dsn, write=True))
             self.report.target(server.describe(target, namespace))
             server.lock_target(target, namespace)
-            delta = sync.Delta(bench, target, schema, namespace)
+            delta = sync.Delta(bench, target, schema, namespace, fronts.place)
             memories = ddl.read_memories(target, namespace)
             with self.stage("compare"):
                 deltas = [self._find_delta(delta, table, old, memories) for table in schema.tables]
             census = delta.judge(deltas)
             self.report.hazards(census.hazards)
-            self.refuse_hazards(census)
+            self.refuse_hazards(census.hazards)
             with self.stage("carry"):
                 delta.apply(deltas, census)
                 load.set_sequences(source.connection, target, schema, namespace)
@@ -330,6 +353,7 @@ class Journey:
             }
             self._refresh_memories(source, memories, schema, deltas)
             self._leave_memories(target, namespace, memories, source, totals)
+            self._set_rows_aside()
             source.check_sound()
             source.check_unchanged()
         touched = sum(item.touched for item in deltas)
@@ -429,6 +453,7 @@ class Journey:
                     "shapes": {},
                     "exceptions": {},
                     "order": number,
+                    **({"renamed": table.renamed} if table.renamed else {}),
                 }
 
     def _judge_filled_target(
@@ -509,9 +534,11 @@ class Journey:
             digest = snapshot.sha256(str(partial))
             with open_sqlite(str(partial)) as source:
                 self.report.target({**source.describe(), "path": path, "sha256": digest})
-                self._prove(source.connection, target, result.schema, namespace, structure=False)
+                written = read_schema(source.connection)
+                schema = Application(source.connection, written, memory.rules()).run()
+                self._prove(source.connection, target, schema, namespace, structure=False)
                 if memory.rows:
-                    self._tell_changes(source.connection, result.schema, memory, columns)
+                    self._tell_changes(source.connection, schema, memory, columns)
         self.screen.say(f"written and proven: {path}")
         return "written"
 
@@ -632,6 +659,16 @@ class Journey:
                     )
                     lines += [f"  {_describe(difference)}" for difference in table.differences]
             raise DifferentError("the two sides differ\n  " + "\n  ".join(lines))
+
+
+def _by_original_names(schema: Schema, hazard: Hazard) -> Hazard:
+    """Return a hazard as somebody finds it who looks into SQLite, or writes a rule."""
+    table = schema.table(hazard.table)
+    if table is None or not table.renamed:
+        return hazard
+    originals = {column.name: column.original for column in table.columns}
+    columns = ", ".join(originals.get(name, name) for name in hazard.column.split(", "))
+    return dataclasses.replace(hazard, table=table.original, column=columns)
 
 
 def _totals(result: proof.Proof) -> dict[str, tuple[list[str], proof.Total]]:

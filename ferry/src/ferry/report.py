@@ -102,7 +102,10 @@ class Report:
         """Keep each table's DDL, and that of views and triggers."""
         self.data["programs"] = [program.sql for program in schema.programs]
         for table in schema.tables:
-            self.table(table.name)["ddl"] = [table.ddl, *(index.ddl for index in table.indexes)]
+            entry = self.table(table.name)
+            entry["ddl"] = [table.ddl, *(index.ddl for index in table.indexes)]
+            if table.renamed:
+                entry["renamed"] = table.renamed
 
     def census(self, schema: Schema, census: Census) -> None:
         """Keep each table's DDL, columns and row count."""

@@ -19,7 +19,9 @@ from psycopg import sql
 
 from ferry import ddl, snapshot
 from ferry.errors import RefusedError, UsageError
+from ferry.names import Rename, Renaming, renames_of_table
 from ferry.rows import RowMemory
+from ferry.rules import Rules
 from ferry.schema import Schema, Table, quote_name, read_schema
 from ferry.types import TRUE_WORDS
 
@@ -70,6 +72,11 @@ class Memory:
     shapes: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     exceptions: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
     rows: dict[str, RowMemory] = field(default_factory=dict)
+    renames: dict[str, list[Rename]] = field(default_factory=dict)
+
+    def rules(self) -> Rules:
+        """Return rules that give SQLite's tables the names they have in PostgreSQL."""
+        return Rules(Path(), Path(), renames=[r for part in self.renames.values() for r in part])
 
     def learn(self, other: Memory) -> None:
         """Take over what another memory knows; it goes before what is known already."""
@@ -79,6 +86,7 @@ class Memory:
         self.shapes |= other.shapes
         self.exceptions |= other.exceptions
         self.rows |= other.rows
+        self.renames |= other.renames
 
 
 def memory_from_report(report: dict[str, Any]) -> Memory:
@@ -93,6 +101,8 @@ def memory_from_report(report: dict[str, Any]) -> Memory:
             )
         name = table["name"]
         memory.ddl[name] = table["ddl"]
+        if "renamed" in table:
+            memory.renames[name] = list(renames_of_table(name, table["renamed"]))
         for column in table.get("columns", []):  # `verify` does not look at formats
             place = (name, column["name"])
             memory.shapes[place] = column["shapes"]
@@ -108,6 +118,8 @@ def memory_from_comments(target: psycopg.Connection, namespace: str) -> Memory:
     memory = Memory()
     for name, kept in ddl.read_memories(target, namespace).items():
         memory.ddl[name] = kept["ddl"]
+        if "renamed" in kept:
+            memory.renames[name] = list(renames_of_table(name, kept["renamed"]))
         memory.extra += kept.get("extra", [])
         for column, shapes in kept["shapes"].items():
             memory.shapes[name, column] = shapes
@@ -247,7 +259,6 @@ def _number(value: Any) -> int | float:
 class Result:
     """What a reverse run has made."""
 
-    schema: Schema
     added_tables: list[str] = field(default_factory=list)
     added_columns: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -271,9 +282,10 @@ class _Writer:
         self.memory = memory
         self.progress = progress
         self.remote, self.keys = _remote_tables(target, namespace)
+        self.renaming = Renaming(memory.rules().renames)
 
     def write(self) -> Result:
-        result = Result(Schema())
+        result = Result()
         late: list[str] = []
         names = [*self.memory.ddl, *(name for name in self.remote if name not in self.memory.ddl)]
         for name in names:
@@ -284,10 +296,9 @@ class _Writer:
             else:
                 self.out.execute(_derived_ddl(name, self.remote[name], self.keys.get(name, [])))
                 result.added_tables.append(name)
-        for table in read_schema(self.out).tables:
+        for table in self._read_schema().tables:
             self._add_columns(table, result)
-        schema = read_schema(self.out)
-        for table in schema.tables:
+        for table in self._read_schema().tables:
             if table.name not in self.remote:
                 result.missing.append(f"table {table.name} is gone in PostgreSQL: left empty")
                 continue
@@ -295,8 +306,11 @@ class _Writer:
             self._set_sequence(table)
         for statement in (*late, *self.memory.extra):
             self.out.execute(statement)
-        result.schema = read_schema(self.out)
         return result
+
+    def _read_schema(self) -> Schema:
+        """Return what there is now in SQLite, by the names in PostgreSQL."""
+        return self.renaming.apply(read_schema(self.out))
 
     def _add_columns(self, table: Table, result: Result) -> None:
         have = {column.name for column in table.columns}
@@ -304,7 +318,7 @@ class _Writer:
             if column.name not in have:
                 declared = _SQLITE_TYPES.get(column.type_name, "TEXT")
                 self.out.execute(
-                    f"ALTER TABLE {quote_name(table.name)} "
+                    f"ALTER TABLE {quote_name(table.original)} "
                     f"ADD COLUMN {quote_name(column.name)} {declared}"
                 )
                 result.added_columns.append(f"{table.name}.{column.name}")
@@ -330,8 +344,9 @@ class _Writer:
         place = f"{quote_name(self.namespace)}.{quote_name(table.name)}"
         key = [name for name in self.keys.get(table.name, []) if name in names]
         order = f" ORDER BY {', '.join(map(quote_name, key))}" if key else ""
+        own = ", ".join(quote_name(table.column(name).original) for name in names)
         insert = (
-            f"INSERT INTO {quote_name(table.name)} ({', '.join(map(quote_name, names))}) "
+            f"INSERT INTO {quote_name(table.original)} ({own}) "
             f"VALUES ({', '.join('?' * len(names))})"
         )
         writers = self._writers(table, names, remote)
@@ -413,11 +428,11 @@ class _Writer:
         if not called:
             return
         updated = self.out.execute(
-            "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table.name)
+            "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table.original)
         )
         if updated.rowcount == 0:
             self.out.execute(
-                "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table.name, last)
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table.original, last)
             )
 
 

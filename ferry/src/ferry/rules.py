@@ -2,7 +2,8 @@
 
 A rule becomes part of a temporary view that stands in front of its table on our own connection to
 SQLite (the file itself is not touched). What the census, the loader and the proof read under the
-table's name are then the values as the rules make them, without the rows that they set aside.
+table's name are then the values as the rules make them, without the rows that they set aside. A
+rename works the same way: the view bears PostgreSQL's names. Rules speak of SQLite's.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from ferry.census import ferry_fits, fill_condition, row_expression, row_name
 from ferry.errors import RefusedError, UsageError
+from ferry.names import NameHazard, Rename, Renaming, read_rename
 from ferry.schema import Column, ForeignKey, Schema, Table, quote_name
 from ferry.types import FITS, HAZARDS, declared_kind
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ferry.census import Hazard
 
@@ -118,6 +120,7 @@ class Rules:
     path: Path
     quarantine: Path
     rules: list[Rule] = field(default_factory=list)
+    renames: list[Rename] = field(default_factory=list)
 
 
 def read_rules(path: Path) -> Rules:
@@ -128,14 +131,27 @@ def read_rules(path: Path) -> Rules:
         raise UsageError(f"the rules {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the rules {path} are no TOML: {error}") from error
-    unknown = data.keys() - {"rule", "quarantine"}
+    unknown = data.keys() - {"rule", "rename", "quarantine"}
     if unknown:
         raise UsageError(f"{path}: unknown: {', '.join(sorted(unknown))}", "see ferry/README.md")
     file = data.get("quarantine", path.stem + ".quarantine.jsonl")
     rules = Rules(path, path.parent / file)
-    for number, entry in enumerate(data.get("rule", []), start=1):
+    for number, entry in enumerate(_entries(path, data, "rule"), start=1):
         rules.rules.append(_read_rule(path, number, entry))
+    for number, entry in enumerate(_entries(path, data, "rename"), start=1):
+        rules.renames.append(read_rename(f"{path}: rename {number}", number, entry))
     return rules
+
+
+def _entries(path: Path, data: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    entries = data.get(kind, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{path}: each {kind} begins with a line [[{kind}]]")
+    for number, entry in enumerate(entries, start=1):
+        for key, value in entry.items():
+            if key != "value" and not isinstance(value, str):
+                raise UsageError(f"{path}: {kind} {number}: {key} has to be a text")
+    return entries
 
 
 def _read_rule(path: Path, number: int, entry: dict[str, Any]) -> Rule:
@@ -252,22 +268,49 @@ class Applied:
 
 
 class Application:
-    """Puts the rules in front of the tables of one connection."""
+    """Puts the rules in front of the tables of one connection.
 
-    def __init__(self, connection: sqlite3.Connection, schema: Schema, rules: Rules) -> None:
+    The views bear the tables' names (PostgreSQL's, where they are renamed) and stand before the
+    tables of ``main``; or, where there are several attached ``databases`` with the same tables,
+    ``place`` tells where each one's are.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        schema: Schema,
+        rules: Rules,
+        databases: Sequence[str] = ("main",),
+    ) -> None:
         self.connection = connection
         self.schema = schema
         self.rules = rules
+        self.databases = databases
+        self.renaming = Renaming(rules.renames)
         self.applied: list[Applied] = []
         self.set_aside: list[tuple[Table, str]] = []  # table and condition
+        self._places: dict[tuple[str, str], str] = {}
+        self._types: dict[str, list[str]] = {}  # declared types of the tables that are done
         for name, arguments, function in _FUNCTIONS:
             connection.create_function(name, arguments, function, deterministic=True)
 
     def run(self) -> Schema:
-        """Create the views; returns the schema with the types that the rules ask for."""
-        changed = {table.name: self._apply(table) for table in self._parents_first()}
-        tables = [changed[table.name] for table in self.schema.tables]
-        return dataclasses.replace(self.schema, tables=tables)
+        """Create the views; returns the schema with the types and names that the rules ask for."""
+        schema = self.renaming.apply(self.schema)
+        renamed = {table.original: table for table in schema.tables}
+        for table in self._parents_first():
+            self._apply(table, renamed[table.name])
+        for number, table in enumerate(schema.tables):
+            columns = zip(table.columns, self._types[table.original], strict=True)
+            schema.tables[number] = dataclasses.replace(
+                table,
+                columns=tuple(dataclasses.replace(c, declared=declared) for c, declared in columns),
+            )
+        return schema
+
+    def place(self, database: str, table: str) -> str:
+        """Return where SQL finds a table (by its name in PostgreSQL) of a database."""
+        return self._places.get((database, table), f"{database}.{quote_name(table)}")
 
     def _parents_first(self) -> list[Table]:
         """Order the tables so that rows set aside in a parent are known to its children."""
@@ -284,48 +327,63 @@ class Application:
             add(table, (table.name,))
         return list(ordered.values())
 
-    def _apply(self, table: Table) -> Table:
-        columns, values, unwanted = [], [], []
+    def _apply(self, table: Table, renamed: Table) -> None:
+        """Find out which rules have work in a table, and put views with them before it."""
+        acting = {
+            column.name: [rule for rule in self.rules.rules if self._finds(rule, table, column)]
+            for column in table.columns
+        }
+        for database in self.databases:
+            self._put_view(database, table, renamed, acting)
+        self._types[table.name] = []
         for column in table.columns:
-            name = f"t0.{quote_name(column.name)}"
-            value, declared, cases = name, column.declared, ""
-            for rule in self.rules.rules:
-                if not rule.fits(table.name, column.name):
-                    continue
-                condition = self._condition(rule, table, column)
-                if condition is None:
-                    continue
-                count = self._note(rule, table, column, condition)
+            declared = column.declared
+            for rule in acting[column.name]:
+                action = ACTIONS[rule.hazard][rule.action]
+                if isinstance(action, _Retype):
+                    declared = action.declared
+            self._types[table.name].append(declared)
+
+    def _put_view(
+        self, database: str, table: Table, renamed: Table, acting: dict[str, list[Rule]]
+    ) -> None:
+        values, unwanted = [], []
+        for column, name in zip(table.columns, renamed.columns, strict=True):
+            value = own = f"t0.{quote_name(column.name)}"
+            cases = ""
+            for rule in acting[column.name]:
+                condition = self._condition(rule, table, column, database)
                 action = ACTIONS[rule.hazard][rule.action]
                 if rule.action == QUARANTINE:
-                    if count:
-                        unwanted.append(condition)
-                        self.set_aside.append((table, condition))
+                    unwanted.append(condition)
                 elif isinstance(action, _Retype):
-                    if count:
-                        declared = action.declared
-                        value = action.expression.replace("{c}", name)
+                    value = action.expression.replace("{c}", own)
                 else:
                     new = action.replace("{value}", _constant(rule.value))
-                    cases += f" WHEN {condition} THEN {fill_condition(new, column, name)}"
+                    cases += f" WHEN {condition} THEN {fill_condition(new, column, own)}"
             if cases:
                 value = f"CASE{cases} ELSE {value} END"
-            values.append(f"{value} AS {quote_name(column.name)}")
-            columns.append(dataclasses.replace(column, declared=declared))
-        table = dataclasses.replace(table, columns=tuple(columns))
-        if not unwanted and all(value.startswith("t0.") for value in values):
-            return table
-        rowid = row_name(table)
-        if rowid is not None:
-            values.append(f"t0.{rowid} AS {rowid}")
+            values.append(f"{value} AS {quote_name(name.name)}")
+        if not (any(acting.values()) or renamed.renamed):
+            return
+        rowid, name_of_rowid = row_name(table), row_name(renamed)
+        if rowid is not None and name_of_rowid is not None:
+            values.append(f"t0.{rowid} AS {name_of_rowid}")
         where = " AND ".join(f"({condition}) IS NOT TRUE" for condition in unwanted) or "TRUE"
+        alone = self.databases == ("main",)
+        view = quote_name(renamed.name if alone else f"ferry:{database}:{renamed.name}")
         self.connection.execute(
-            f"CREATE TEMP VIEW {quote_name(table.name)} AS SELECT {', '.join(values)} "
-            f"FROM main.{quote_name(table.name)} t0 WHERE {where}"
+            f"CREATE TEMP VIEW {view} AS SELECT {', '.join(values)} "
+            f"FROM {database}.{quote_name(table.name)} t0 WHERE {where}"
         )
-        return table
+        self._places[database, renamed.name] = f"temp.{view}"
+        if not alone and database == self.databases[0]:
+            # Under the table's own name stand the first one's rows, as they do without rules.
+            self.connection.execute(
+                f"CREATE TEMP VIEW {quote_name(renamed.name)} AS SELECT * FROM temp.{view}"
+            )
 
-    def _condition(self, rule: Rule, table: Table, column: Column) -> str | None:
+    def _condition(self, rule: Rule, table: Table, column: Column, database: str) -> str | None:
         """Return SQL that is true for the values the rule speaks of; None if it does not apply."""
         name = f"t0.{quote_name(column.name)}"
         if rule.hazard in ("null-in-not-null", "null-in-primary-key"):
@@ -333,7 +391,7 @@ class Application:
             wanted = column.name in key if rule.hazard.endswith("key") else column.not_null
             return f"{name} IS NULL" if wanted else None
         if rule.hazard == "orphan":
-            return self._orphan_condition(table, column)
+            return self._orphan_condition(table, column, database)
         if rule.hazard == "nul-in-text":
             return f"typeof({name}) = 'text' AND instr({name}, char(0)) > 0"
         if rule.hazard == "invalid-utf-8":
@@ -355,46 +413,69 @@ class Application:
             f"({name} IS NOT NULL AND NOT {fits} AND CASE {cases} END = {codes.index(rule.hazard)})"
         )
 
-    def _orphan_condition(self, table: Table, column: Column) -> str | None:
+    def _orphan_condition(self, table: Table, column: Column, database: str) -> str | None:
         conditions = []
         for key in table.foreign_keys:
             if column.name.lower() in {name.lower() for name in key.columns}:
-                condition = self._points_nowhere(table, key)
+                condition = self._points_nowhere(table, key, database)
                 if condition is not None:
                     conditions.append(condition)
         return " OR ".join(conditions) or None
 
-    def _points_nowhere(self, table: Table, key: ForeignKey) -> str | None:
+    def _points_nowhere(self, table: Table, key: ForeignKey, database: str) -> str | None:
         names = self.schema.referenced(key)
         parent = self.schema.table(key.parent)
         if parent is None or not names:
             return None
-        # The parent's own view: rows that a rule has set aside are no parents any more. A table's
-        # view cannot ask itself, though.
-        place = quote_name(parent.name)
-        if parent.name == table.name:
-            place = f"main.{place}"
+        place, there = f"{database}.{quote_name(parent.name)}", names
+        if parent.name in self._types:
+            # The parent's own view: rows that a rule has set aside are no parents any more. Views
+            # cannot ask one another in a circle, though.
+            place = self.place(database, self.renaming.table(parent.name))
+            if place.startswith("temp."):
+                there = tuple(self.renaming.column(parent.name, name) for name in names)
         children = [f"t0.{quote_name(table.column(name).name)}" for name in key.columns]
         filled = " AND ".join(f"{child} IS NOT NULL" for child in children)
         same = " AND ".join(
-            f"p.{quote_name(name)} = {child}" for name, child in zip(names, children, strict=True)
+            f"p.{quote_name(name)} = {child}" for name, child in zip(there, children, strict=True)
         )
         return f"({filled} AND NOT EXISTS (SELECT 1 FROM {place} p WHERE {same}))"
 
-    def _note(self, rule: Rule, table: Table, column: Column, condition: str) -> int:
+    def _finds(self, rule: Rule, table: Table, column: Column) -> bool:
+        """Tell whether a rule has work in a column; if there is one database, note how much."""
+        if not rule.fits(table.name, column.name):
+            return False
+        if self.databases == ("main",):
+            condition = self._condition(rule, table, column, "main")
+            return condition is not None and self._note(rule, table, column, condition)
+        for database in self.databases:
+            condition = self._condition(rule, table, column, database)
+            place = f"{database}.{quote_name(table.name)} t0"
+            if (
+                condition is not None
+                and self.connection.execute(
+                    f"SELECT 1 FROM {place} WHERE {condition} LIMIT 1"
+                ).fetchone()
+            ):
+                return True
+        return False
+
+    def _note(self, rule: Rule, table: Table, column: Column, condition: str) -> bool:
         place = f"main.{quote_name(table.name)} t0"
         (count,) = self.connection.execute(
             f"SELECT count(*) FROM {place} WHERE {condition}"
         ).fetchone()
-        if count:
-            rows = self.connection.execute(
-                f"SELECT {row_expression(table)}, substr(quote(CAST(t0.{quote_name(column.name)} "
-                f"AS BLOB)), 1, 80), quote(typeof(t0.{quote_name(column.name)})) "
-                f"FROM {place} WHERE {condition} LIMIT {_SAMPLES}"
-            )
-            samples = [{"row": str(row), "value": _readable(value)} for row, value, _ in rows]
-            self.applied.append(Applied(rule, table.name, column.name, count, samples))
-        return count
+        if not count:
+            return False
+        rows = self.connection.execute(
+            f"SELECT {row_expression(table)}, substr(quote(CAST(t0.{quote_name(column.name)} "
+            f"AS BLOB)), 1, 80) FROM {place} WHERE {condition} LIMIT {_SAMPLES}"
+        )
+        samples = [{"row": str(row), "value": _readable(value)} for row, value in rows]
+        self.applied.append(Applied(rule, table.name, column.name, count, samples))
+        if rule.action == QUARANTINE:
+            self.set_aside.append((table, condition))
+        return True
 
     def unused(self) -> list[Rule]:
         """Return the rules that found nothing to do."""
@@ -462,6 +543,18 @@ def _json_value(value: Any) -> Any:
     return {"hex": value.hex()} if isinstance(value, bytes) else value
 
 
+def _draft_rename(hazard: NameHazard) -> list[str]:
+    lines = ["", f"# {hazard.samples[0].value}", "# [[rename]]"]
+    if hazard.kind == "column":
+        lines += [
+            f"# table = {json.dumps(hazard.table, ensure_ascii=False)}",
+            f"# column = {json.dumps(hazard.column, ensure_ascii=False)}",
+        ]
+    else:
+        lines.append(f"# {hazard.kind} = {json.dumps(hazard.table, ensure_ascii=False)}")
+    return [*lines, f"# to = {json.dumps(hazard.proposal, ensure_ascii=False)}"]
+
+
 def draft(hazards: Iterable[Hazard]) -> str:
     """Return a rules file for the hazards found: everything commented out, to choose from."""
     lines = [
@@ -470,6 +563,9 @@ def draft(hazards: Iterable[Hazard]) -> str:
         '# quarantine = "set-aside.jsonl"',
     ]
     for hazard in hazards:
+        if isinstance(hazard, NameHazard):
+            lines += _draft_rename(hazard)
+            continue
         actions = ACTIONS.get(hazard.code)
         if actions is None:
             continue

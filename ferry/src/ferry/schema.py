@@ -8,7 +8,7 @@ tokenizer (which knows SQLite's four ways to quote a name), never by splitting t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlglot.dialects.sqlite import SQLite
 from sqlglot.tokens import Token, TokenType
@@ -34,6 +34,12 @@ class Column:
     collation: str = "BINARY"
     generated: str | None = None  # expression of a generated column
     stored: bool = False
+    origin: str = ""  # the name in SQLite, where a rule gives another one
+
+    @property
+    def original(self) -> str:
+        """The name in SQLite, which expressions in the DDL use."""
+        return self.origin or self.name
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,18 @@ class Table:
     checks: tuple[Check, ...] = ()
     autoincrement: bool = False
     sequence: int | None = None  # from sqlite_sequence
+    origin: str = ""  # the name in SQLite, where a rule gives another one
+
+    @property
+    def original(self) -> str:
+        """The name in SQLite."""
+        return self.origin or self.name
+
+    @property
+    def renamed(self) -> dict[str, Any]:
+        """What `reverse` needs to know about names; empty where nothing is called otherwise."""
+        columns = {column.original: column.name for column in self.columns if column.origin}
+        return {"table": self.original, "columns": columns} if self.origin or columns else {}
 
     def column(self, name: str) -> Column:
         """Find a column by name, upper or lower case as in SQLite."""
@@ -144,6 +162,12 @@ class Program:
     kind: str  # "view" or "trigger"
     name: str
     sql: str
+    origin: str = ""  # the name in SQLite, where a rule gives another one
+
+    @property
+    def original(self) -> str:
+        """The name in SQLite."""
+        return self.origin or self.name
 
 
 @dataclass

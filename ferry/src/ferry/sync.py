@@ -23,7 +23,7 @@ from ferry.load import copy_table, without_foreign_keys
 from ferry.schema import Schema, Table, quote_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import psycopg
 
@@ -107,11 +107,14 @@ class Delta:
         target: psycopg.Connection,
         schema: Schema,
         namespace: str,
+        place: Callable[[str, str], str],
     ) -> None:
+        """Take ``place``: where a table of ``new`` or ``base`` is, the rules' views before it."""
         self.bench = bench
         self.target = target
         self.schema = schema
         self.namespace = namespace
+        self.place = place
         self.columns = proof.columns_of(target, namespace)
         bench.create_function("ferry_decimal", 1, proof.ferry_decimal, deterministic=True)
         missing = [table.name for table in schema.tables if table.name not in self.columns]
@@ -143,6 +146,8 @@ class Delta:
         name = quote_name(table.name)
         if not key:
             return self.from_target(table)
+        new, base = self.place("new", table.name), self.place("base", table.name)
+        self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
         first = quote_name(key[0])
         # BINARY: a column's own collation would take 'a' and 'A' for the same.
         differs = " OR ".join(
@@ -150,21 +155,21 @@ class Delta:
             for column in table.columns
         )
         self.bench.execute(
-            f"CREATE TEMP TABLE {name} AS SELECT n.* FROM new.{name} n "
-            f"LEFT JOIN base.{name} b ON {_on(key, 'n', 'b')} WHERE b.{first} IS NULL OR {differs}"
+            f"CREATE TEMP TABLE {name} AS SELECT n.* FROM {new} n "
+            f"LEFT JOIN {base} b ON {_on(key, 'n', 'b')} WHERE b.{first} IS NULL OR {differs}"
         )
         keys = ", ".join(f"b.{quote_name(part)}" for part in key)
         replaced = self.bench.execute(
-            f"SELECT {keys} FROM temp.{name} n JOIN base.{name} b ON {_on(key, 'n', 'b')}"
+            f"SELECT {keys} FROM temp.{name} n JOIN {base} b ON {_on(key, 'n', 'b')}"
         ).fetchall()
         (carried,) = self.bench.execute(f"SELECT count(*) FROM temp.{name}").fetchone()
         delta.changed, delta.inserted = len(replaced), carried - len(replaced)
-        (now,) = self.bench.execute(f"SELECT count(*) FROM new.{name}").fetchone()
-        (before,) = self.bench.execute(f"SELECT count(*) FROM base.{name}").fetchone()
+        (now,) = self.bench.execute(f"SELECT count(*) FROM {new}").fetchone()
+        (before,) = self.bench.execute(f"SELECT count(*) FROM {base}").fetchone()
         gone = []
         if before + delta.inserted != now:
             gone = self.bench.execute(
-                f"SELECT {keys} FROM base.{name} b LEFT JOIN new.{name} n ON {_on(key, 'b', 'n')} "
+                f"SELECT {keys} FROM {base} b LEFT JOIN {new} n ON {_on(key, 'b', 'n')} "
                 f"WHERE n.{first} IS NULL"
             ).fetchall()
         delta.deleted = len(gone)
@@ -193,7 +198,7 @@ class Delta:
         )
         self.bench.execute(
             f"CREATE TEMP TABLE {name} AS SELECT b.* FROM temp.ferry_keys k "
-            f"CROSS JOIN base.{name} b ON {on}"
+            f"CROSS JOIN {self.place('base', table.name)} b ON {on}"
         )
         total = proof.sum_up(sides.sqlite_rows(self.bench))
         self.bench.execute(f"DROP TABLE temp.{name}")
@@ -209,9 +214,10 @@ class Delta:
         sides = self.sides(table)
         found = proof.find_differences(self.bench, self.target, sides)
         delta.total = found.total
-        name = quote_name(table.name)
+        name, new = quote_name(table.name), self.place("new", table.name)
         if not found.only_sqlite and not found.only_postgres:
-            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM new.{name} LIMIT 0")
+            self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
+            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {new} LIMIT 0")
             return delta
         identity = [row_name(table)] if row_name(table) else list(_key_of(table))
         wanted = dict(found.only_sqlite)
@@ -231,9 +237,10 @@ class Delta:
             f"n.{quote_name(str(column))} = k.k{number} COLLATE BINARY"
             for number, column in enumerate(identity)
         )
+        self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
         self.bench.execute(
             f"CREATE TEMP TABLE {name} AS SELECT n.* FROM temp.ferry_keys k "
-            f"CROSS JOIN new.{name} n ON {on}"
+            f"CROSS JOIN {new} n ON {on}"
         )
         self.bench.execute("DROP TABLE temp.ferry_keys")
         remote = proof.rows_of_hashes(self.target, sides, found.only_postgres)
