@@ -92,7 +92,7 @@ async def serve(settings: BotSettings, database: Database) -> None:
     tasks: list[asyncio.Task[None]] = []
     try:
         await check_schema(database)
-        log.info("database: %s", await database.describe())
+        log.info("database: %s", await database.health())
         watcher = StatsWatcher(settings, database)
         tasks.append(asyncio.create_task(watcher.run()))
         if settings.ssh is None:

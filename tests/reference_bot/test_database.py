@@ -15,6 +15,7 @@ from bot.core.database import (
     DatabaseConfigurationError,
     DatabaseError,
     DatabaseSettings,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     DatabaseValueError,
     numbered_placeholders,
@@ -50,6 +51,11 @@ POSTGRES = {
             {"DATABASE_TYPE": "sqlite", "DATABASE_URL": "postgresql://u:s3cret-word@h/d"},
             "remove one of the two",
         ),
+        (
+            {"DATABASE_MUST_BE": "postgresql", "DATABASE_TYPE": "sqlite"},
+            "the settings choose sqlite, but this must run on postgresql (DATABASE_MUST_BE)",
+        ),
+        ({"DATABASE_MUST_BE": "oracle", "DATABASE_TYPE": "sqlite"}, "MUST_BE must be postgresql"),
         ({"DATABASE_TYPE": "postgresql"}, "DATABASE_HOST, DATABASE_NAME, DATABASE_USER must be"),
         (POSTGRES | {"DATABASE_PORT": "x"}, "DATABASE_PORT='x' is not a number"),
         (POSTGRES | {"DATABASE_POOL_MIN": "9", "DATABASE_POOL_MAX": "3"}, "DATABASE_POOL_MIN=9"),
@@ -123,6 +129,22 @@ def test_an_sqlite_url(url, path):
 )
 def test_placeholders(statement, numbered):
     assert numbered_placeholders(statement) == numbered
+
+
+def test_the_backend_that_is_intended_is_taken():
+    assert DatabaseSettings.from_environment(POSTGRES | {"DATABASE_MUST_BE": "postgres"})
+
+
+async def test_health_is_what_the_server_says(db):
+    health = await db.health()
+    assert health.backend == db.backend
+    assert 0 < health.milliseconds < 10_000
+    assert 0 <= health.idle <= health.connections <= health.limit
+    says = "PostgreSQL 1" if db.backend == "postgresql" else f"file {db.settings.path}"
+    assert says in str(health)
+    if db.backend == "postgresql":
+        assert f"database {db.settings.name} at 127.0.0.1:{db.settings.port}" in health.place
+        assert health.tls is None
 
 
 async def test_rows_are_read_by_name_and_by_position(db):
@@ -339,14 +361,16 @@ async def test_the_pool_keeps_its_limits_and_its_name(database):
 async def test_a_full_pool_says_that_the_database_is_busy(database):
     settings = settings_for(database, pool_max=1, connect_timeout=0.2)
     async with Database(settings) as db, db.session():
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(DatabaseTimeoutError):
             await db.fetch_value("SELECT 1")
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(database):
     async with Database(settings_for(database, command_timeout=0.2)) as db:
-        with pytest.raises(DatabaseUnavailableError, match="in time"):
+        begun = time.monotonic()
+        with pytest.raises(DatabaseTimeoutError, match="in time"):
             await db.fetch_value("SELECT pg_sleep(5)")
+        assert time.monotonic() - begun < 2  # and not asked again
         assert await db.fetch_value("SELECT 1") == 1
 
 
@@ -381,15 +405,71 @@ async def test_an_error_is_one_line_with_what_the_server_says_about_it(database)
 
 
 async def test_the_pool_survives_a_restart_of_the_server(postgres_cluster, database):
-    async with Database(settings_for(database)) as db:
+    async with Database(settings_for(database, retry_for=0.3)) as db:
         assert await db.fetch_value("SELECT 1") == 1
         postgres_cluster.stop()
         try:
+            begun = time.monotonic()
             with pytest.raises(DatabaseUnavailableError):
                 await db.fetch_value("SELECT 1")
+            assert 0.1 < time.monotonic() - begun < 2
         finally:
             postgres_cluster.start()
         assert await db.fetch_value("SELECT 1") == 1
+
+
+async def test_a_select_does_not_notice_a_restart_of_the_server(postgres_cluster, database):
+    async with Database(settings_for(database, retry_for=30)) as db:
+        assert await db.fetch_value("SELECT 1") == 1
+        postgres_cluster.stop()
+        starting = asyncio.create_task(asyncio.to_thread(postgres_cluster.start))
+        assert await db.fetch_value("  SELECT 2") == 2
+        await starting
+
+
+@pytest.fixture
+async def cut(database):
+    """A database whose connections can be cut while a statement runs."""
+    async with Database(settings_for(database)) as db:
+        await db.execute("CREATE TABLE t (a int)")
+        cuts = []
+
+        async def cut_off(session):
+            cuts.append(await session.fetch_value("SELECT pg_backend_pid()"))
+            if len(cuts) < 3:
+                await db.fetch_value("SELECT pg_terminate_backend(?)", cuts[-1])
+            await session.execute("INSERT INTO t VALUES (1)")
+            return len(cuts)
+
+        yield db, cut_off
+
+
+async def test_a_transaction_can_be_repeated_until_its_connection_lasts(cut):
+    db, work = cut
+    assert await db.repeat(work) == 3
+    assert await db.fetch_value("SELECT COUNT(*) FROM t") == 1
+
+
+async def test_what_may_have_written_is_not_repeated_by_itself(cut):
+    db, _ = cut
+    insert = "INSERT INTO t SELECT 1 FROM pg_terminate_backend(pg_backend_pid()) RETURNING a"
+    with pytest.raises(DatabaseUnavailableError):
+        await db.fetch_value(insert)
+    assert await db.fetch_value("SELECT COUNT(*) FROM t") == 0
+
+
+async def test_what_the_statement_gets_wrong_is_not_repeated(cut):
+    db, _ = cut
+    tries = 0
+
+    async def work(session):
+        nonlocal tries
+        tries += 1
+        await session.execute("INSERT INTO t VALUES (?)", 2**40)
+
+    with pytest.raises(DatabaseValueError):
+        await db.repeat(work)
+    assert tries == 1
 
 
 async def test_a_lost_connection_in_a_transaction_is_unavailable(database):
@@ -475,7 +555,7 @@ async def test_verified_tls_with_our_own_ca(tls):
     database, directory = tls
     settings = settings_for(database, ssl_mode="verify-full", ssl_root_cert=directory / "ca.crt")
     async with Database(settings) as db:
-        assert "TLSv1.3" in await db.describe()
+        assert (await db.health()).tls == "TLSv1.3"
 
 
 async def test_another_ca_is_refused_at_once_with_a_clear_line(tls):
@@ -493,7 +573,7 @@ async def test_a_certificate_for_another_name_is_refused_by_verify_full_only(tls
     with pytest.raises(DatabaseConfigurationError, match="DATABASE_HOST"):
         await Database(settings_for(database, ssl_mode="verify-full", **by_name)).open()
     async with Database(settings_for(database, ssl_mode="verify-ca", **by_name)) as db:
-        assert "TLSv1.3" in await db.describe()
+        assert (await db.health()).tls == "TLSv1.3"
 
 
 async def test_libpqs_variables_count_where_ours_are_absent(tls, monkeypatch):
@@ -506,7 +586,7 @@ async def test_libpqs_variables_count_where_ours_are_absent(tls, monkeypatch):
         await Database(settings).open()
     monkeypatch.setenv("PGSSLROOTCERT", str(directory / "ca.crt"))
     async with Database(settings) as db:
-        assert "TLSv1.3" in await db.describe()
+        assert (await db.health()).tls == "TLSv1.3"
 
 
 async def test_tls_is_demanded_where_the_server_has_none(database):

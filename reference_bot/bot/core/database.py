@@ -1,7 +1,9 @@
 """One interface over SQLite (aiosqlite) and PostgreSQL (asyncpg).
 
-The backend is named by ``DATABASE_TYPE`` or by the scheme of ``DATABASE_URL``; there is no default
-and no silent fall-back. Statements are written once, with ``?`` placeholders::
+It knows nothing of the bot around it: copy this file into yours (docs/porting-a-bot.md walks
+through that). The backend is named by ``DATABASE_TYPE`` or by the scheme of ``DATABASE_URL``; there
+is no default and no silent fall-back, and where ``DATABASE_MUST_BE=postgresql`` is set another
+backend is refused. Statements are written once, with ``?`` placeholders::
 
     database = Database(DatabaseSettings.from_environment())
     await database.open()
@@ -13,6 +15,12 @@ and no silent fall-back. Statements are written once, with ``?`` placeholders::
 Rows answer to names and positions (``row["id"]``, ``row[0]``) on both backends. Columns declared
 BOOLEAN and TIMESTAMP come back as ``bool`` and naive ``datetime`` on both; expressions over them
 (``MAX(created_at)``) are text in SQLite. ``AVG`` of integers is a ``Decimal`` in PostgreSQL.
+
+Every failure is a :class:`DatabaseError`; its kind says what to do about it. A lost connection
+(restart of the server, failover) is bridged for ``DATABASE_RETRY_SECONDS``, with growing pauses:
+for SELECTs through :meth:`Database.fetch_all` and its kin by itself, for a transaction with
+:meth:`Database.repeat`. Everything else fails at once, because only its caller knows whether it may
+be done twice.
 """
 
 from __future__ import annotations
@@ -25,17 +33,26 @@ import re
 import sqlite3
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import aiosqlite
 import asyncpg
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+T = TypeVar("T")
 Row = Any  # asyncpg.Record or sqlite3.Row: both are read by name and by position
 
 
@@ -49,6 +66,10 @@ class DatabaseConfigurationError(DatabaseError):
 
 class DatabaseUnavailableError(DatabaseError):
     """The database cannot be reached or cannot take work now; the same call may succeed later."""
+
+
+class DatabaseTimeoutError(DatabaseUnavailableError):
+    """No answer in time, or no free connection: the database is there but too busy."""
 
 
 class DatabaseValueError(DatabaseError):
@@ -77,6 +98,7 @@ class DatabaseSettings:
     command_timeout: float = 60.0
     connect_timeout: float = 10.0  # and, with sqlite, the wait for another's lock
     statement_cache: int = 100
+    retry_for: float = 3.0  # how long a lost connection is tried again
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> DatabaseSettings:
@@ -92,12 +114,14 @@ class DatabaseSettings:
         values = {key: value.strip() for key, value in environment.items() if value.strip()}
         url = values.get("DATABASE_URL")
         backend = _chosen_backend(values.get("DATABASE_TYPE"), url)
+        _check_intention(values.get("DATABASE_MUST_BE"), backend)
         if backend == "sqlite":
             path = unquote(urlsplit(url).path)[1:] if url else values.get("DATABASE_PATH")
             return cls(
                 backend,
                 path=Path(path or "bot/etlegacy_production.db"),
                 connect_timeout=_number(values, "DATABASE_CONNECT_TIMEOUT", float, 10.0),
+                retry_for=_number(values, "DATABASE_RETRY_SECONDS", float, 3.0),
             )
 
         settings = cls(
@@ -115,6 +139,7 @@ class DatabaseSettings:
             command_timeout=_number(values, "DATABASE_COMMAND_TIMEOUT", float, 60.0),
             connect_timeout=_number(values, "DATABASE_CONNECT_TIMEOUT", float, 10.0),
             statement_cache=_number(values, "DATABASE_STATEMENT_CACHE_SIZE", int, 100),
+            retry_for=_number(values, "DATABASE_RETRY_SECONDS", float, 3.0),
         )
         settings._check(values)
         return settings
@@ -190,8 +215,24 @@ class DatabaseSettings:
         return arguments
 
 
+_BACKENDS = {"postgresql": "postgresql", "postgres": "postgresql", "sqlite": "sqlite"}
+
+
+def _check_intention(intended: str | None, backend: str) -> None:
+    if intended is None:
+        return
+    if intended.lower() not in _BACKENDS:
+        raise DatabaseConfigurationError(
+            f"DATABASE_MUST_BE must be postgresql or sqlite, not {intended!r}"
+        )
+    if _BACKENDS[intended.lower()] != backend:
+        raise DatabaseConfigurationError(
+            f"the settings choose {backend}, but this must run on {intended} (DATABASE_MUST_BE): "
+            "correct DATABASE_TYPE or DATABASE_URL, or the line in .env that sets it"
+        )
+
+
 def _chosen_backend(named: str | None, url: str | None) -> str:
-    names = {"postgresql": "postgresql", "postgres": "postgresql", "sqlite": "sqlite"}
     choice = "DATABASE_TYPE must be postgresql or sqlite"
     if named is None and url is None:
         raise DatabaseConfigurationError(
@@ -200,13 +241,13 @@ def _chosen_backend(named: str | None, url: str | None) -> str:
             "or DATABASE_TYPE=postgresql with DATABASE_HOST, DATABASE_NAME, DATABASE_USER and "
             "DATABASE_PASSWORD, or DATABASE_TYPE=sqlite with DATABASE_PATH"
         )
-    if named is not None and named.lower() not in names:
+    if named is not None and named.lower() not in _BACKENDS:
         raise DatabaseConfigurationError(f"{choice}, not {named!r}")
-    backend = names[named.lower()] if named else None
+    backend = _BACKENDS[named.lower()] if named else None
     if url is None:
         return backend
     scheme = url.partition("://")[0].lower()
-    if scheme not in names:
+    if scheme not in _BACKENDS:
         raise DatabaseConfigurationError(
             "DATABASE_URL must begin with postgresql:// or sqlite:///"  # the rest may be secret
         )
@@ -218,11 +259,12 @@ def _chosen_backend(named: str | None, url: str | None) -> str:
             "DATABASE_URL is no valid URL; in a password, characters like / ? # @ [ % must be "
             "percent-encoded (or set DATABASE_PASSWORD instead)"
         ) from None
-    if backend not in (None, names[scheme]):
+    if backend not in (None, _BACKENDS[scheme]):
         raise DatabaseConfigurationError(
-            f"DATABASE_TYPE={named}, but DATABASE_URL is for {names[scheme]}: remove one of the two"
+            f"DATABASE_TYPE={named}, but DATABASE_URL is for {_BACKENDS[scheme]}: "
+            "remove one of the two"
         )
-    return names[scheme]
+    return _BACKENDS[scheme]
 
 
 def _url_options(url: str) -> dict[str, str]:
@@ -441,7 +483,7 @@ def _postgres_errors() -> Iterator[None]:
             "check DATABASE_SSL_ROOT_CERT (the CA) and DATABASE_HOST (the certificate's name)"
         ) from error
     except TimeoutError as error:
-        raise DatabaseUnavailableError("the database did not answer in time") from error
+        raise DatabaseTimeoutError("the database did not answer in time") from error
     except OSError as error:
         raise DatabaseUnavailableError(f"the database cannot be reached: {error}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -499,11 +541,31 @@ def _sqlite_errors() -> Iterator[None]:
 # --------------------------------------------------------------------------------------- database
 
 
+@dataclass(frozen=True)
+class Health:
+    """What the server itself says about our connection, asked just now."""
+
+    backend: str
+    version: str
+    place: str  # database and server, or the file
+    tls: str | None  # protocol of the connection between us and whoever speaks to us
+    milliseconds: float  # for a small question, with getting a connection
+    connections: int = 1  # open in the pool
+    idle: int = 0  # of these, not lent out
+    limit: int = 1
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if self.backend == "sqlite":
+            return f"SQLite {self.version}, {self.place}"
+        return f"PostgreSQL {self.version}, {self.place}, {self.tls or 'no TLS'}"
+
+
 class Database:
     """A pool of PostgreSQL connections or an SQLite file, behind one interface.
 
     The statement methods of :class:`Session` are here as well; each call then uses a connection
-    of its own.
+    of its own. The ``fetch_`` methods repeat a SELECT whose connection was lost.
     """
 
     def __init__(self, settings: DatabaseSettings, application: str = "etlegacy-bot") -> None:
@@ -620,6 +682,37 @@ class Database:
         async with self.session() as session, session.transaction():
             yield session
 
+    async def repeat(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run ``work(session)`` in a transaction; where the connection is lost, begin anew.
+
+        A deadlock and a failed serialization are repeated as well. ``work`` has to be safe to run
+        twice: who loses the connection during the COMMIT cannot know whether it was done.
+
+        Raises:
+            DatabaseUnavailableError: also the last try, after the setting ``retry_for``, failed.
+            DatabaseError: see its kinds.
+
+        """
+
+        async def once() -> T:
+            async with self.transaction() as session:
+                return await work(session)
+
+        return await self._persistently(once)
+
+    async def _persistently(self, call: Callable[[], Awaitable[T]]) -> T:
+        deadline, pause = time.monotonic() + self.settings.retry_for, 0.05
+        while True:
+            try:
+                return await call()
+            except DatabaseTimeoutError:
+                raise  # it is slow or busy: asking again at once would only add to that
+            except DatabaseUnavailableError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
     async def execute(self, statement: str, *parameters: Any) -> int:
         """See :meth:`Session.execute`."""
         async with self.session() as session:
@@ -627,31 +720,56 @@ class Database:
 
     async def fetch_all(self, statement: str, *parameters: Any) -> list[Row]:
         """See :meth:`Session.fetch_all`."""
-        async with self.session() as session:
-            return await session.fetch_all(statement, *parameters)
+
+        async def once() -> list[Row]:
+            async with self.session() as session:
+                return await session.fetch_all(statement, *parameters)
+
+        return await (self._persistently(once) if _SELECT.match(statement) else once())
 
     async def fetch_one(self, statement: str, *parameters: Any) -> Row | None:
         """See :meth:`Session.fetch_one`."""
-        async with self.session() as session:
-            return await session.fetch_one(statement, *parameters)
+        rows = await self.fetch_all(statement, *parameters)
+        return rows[0] if rows else None
 
     async def fetch_value(self, statement: str, *parameters: Any) -> Any:
         """See :meth:`Session.fetch_value`."""
-        async with self.session() as session:
-            return await session.fetch_value(statement, *parameters)
+        row = await self.fetch_one(statement, *parameters)
+        return row[0] if row else None
 
-    async def describe(self) -> str:
-        """Say which backend really answers, as the server itself sees it; fails if none does."""
+    async def health(self) -> Health:
+        """Ask the server who it is and how it is; nothing is repeated.
+
+        Raises:
+            DatabaseError: it does not answer.
+
+        """
+        begun = time.perf_counter()
+        async with self.session() as session:
+            if self.backend == "sqlite":
+                version = await session.fetch_value("SELECT sqlite_version()")
+            else:
+                row = await session.fetch_one(_WHO_ARE_YOU)
+        milliseconds = (time.perf_counter() - begun) * 1000
         if self.backend == "sqlite":
-            version = await self.fetch_value("SELECT sqlite_version()")
-            return f"SQLite {version}, file {self.settings.path.absolute()}"
-        row = await self.fetch_one(
-            "SELECT current_setting('server_version') AS version, current_database() AS name, "
-            "current_user AS role, host(inet_server_addr()) AS host, inet_server_port() AS port, "
-            "(SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS tls"
+            place = f"file {self.settings.path.absolute()}"
+            return Health("sqlite", version, place, None, milliseconds)
+        server = f"{row['host']}:{row['port']}" if row["host"] else "local socket"
+        return Health(
+            backend="postgresql",
+            version=row["version"].split()[0],
+            place=f"database {row['name']} at {server} as {row['role']}",
+            tls=row["tls"],
+            milliseconds=milliseconds,
+            connections=self._pool.get_size() if self._pool else 0,
+            idle=self._pool.get_idle_size() if self._pool else 0,
+            limit=self.settings.pool_max,
         )
-        place = f"{row['host']}:{row['port']}" if row["host"] else "local socket"
-        return (
-            f"PostgreSQL {row['version'].split()[0]}, database {row['name']} at {place} "
-            f"as {row['role']}, {row['tls'] or 'no TLS'}"
-        )
+
+
+_SELECT = re.compile(r"\s*SELECT\b", re.IGNORECASE)
+_WHO_ARE_YOU = (
+    "SELECT current_setting('server_version') AS version, current_database() AS name, "
+    "current_user AS role, host(inet_server_addr()) AS host, inet_server_port() AS port, "
+    "(SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS tls"
+)
