@@ -23,7 +23,7 @@ installed=systemd-sysv,dbus,udev,openssh-server,sudo,python3,python3-apt,ca-cert
 installed+=,iputils-ping,procps,netbase,nano,less,cron,kmod
 
 # What the roles will install; only downloaded. A name that is missing here still works, slower.
-cached="postgresql-$postgresql postgresql-contrib python3-psycopg2 pgbouncer age acl
+cached="postgresql-$postgresql postgresql-contrib python3-psycopg2 pgbouncer age acl pgbackrest rclone
   ufw fail2ban python3-systemd nftables unattended-upgrades needrestart apt-listchanges systemd-timesyncd
   git rsync sqlite3 gcc libc6-dev $python-venv $python-dev python3-venv python3-pip
   libpam-tmpdir debsums apt-show-versions libpam-pwquality auditd apparmor lynis"

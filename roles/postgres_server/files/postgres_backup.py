@@ -5,11 +5,19 @@
     postgres-backup show [STAMP]     print the manifest of the newest backup, or of that one
     postgres-backup list             print stamp, bytes and rows of every backup, newest first
     postgres-backup verify DATABASE  compare a database with the manifest on standard input
+    postgres-backup contents DATABASE [--host DIRECTORY] [--port PORT]
+                                     print what `verify` compares of a database
+    postgres-backup copy             send what the other places lack (postgres-backup-copy.service)
+    postgres-backup check            complain of what is old, small, altered or not copied
+                                     (postgres-backup-check.service)
 
 `run` exports one snapshot. pg_dump's stream of it goes, at the same time, into age (only public
 keys are known here; no plain byte touches the disk) and into pg_restore into a scratch database.
 Only when that database equals the snapshot, table by table, does the encrypted file appear, with
 its manifest, in a directory of its own: <directory>/<stamp>/{dump.age,manifest.json}.
+
+`copy` only ever adds: to another host, whose side of the talk is a forced command that can do
+nothing else (role backup_keeper), and to an rclone remote (`--immutable`).
 
 Settings: /etc/postgres-backup.json. Runs under the distribution's Python (3.10 or newer) with
 psycopg2, over the local socket, as the role that is called like the system user. Exit codes:
@@ -22,6 +30,7 @@ import argparse
 import contextlib
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -29,7 +38,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -38,8 +47,13 @@ import psycopg2
 from psycopg2 import sql
 
 CONFIG = Path("/etc/postgres-backup.json")
+SECRETS = Path("/etc/postgres-backup.d")  # key for the other host, its host key, rclone.conf
+COPIED = Path("/var/lib/postgres-backup/copied.json")  # place → stamps that are there
+ARCHIVED = Path("/var/lib/postgres-archive/last")  # touched after each base backup
 CHUNK = 256 * 1024  # bytes
 PARTIAL = ".partial-"
+SOCKET = "/var/run/postgresql"
+COPY_HOURS = 6  # a copy may be late by so much, the other host being updated or rebooted
 SHRINK_DAYS = 8  # a dump is compared with the largest of so many days
 STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
@@ -97,22 +111,26 @@ class Config:
     keep_weeks: int
     keep_months: int
     shrink_percent: int
+    max_age_hours: int
+    copy_to: dict[str, Any]  # host, port, user; empty for none
+    rclone_remote: str  # empty for none
+    archive_enabled: bool
 
     @classmethod
     def load(cls) -> Config:
         """Read the file that the role writes."""
         return cls(**json.loads(CONFIG.read_text()))
 
-    def connect(self, database: str) -> Any:
-        """Open a connection over the local socket."""
-        return psycopg2.connect(dbname=database, host="/var/run/postgresql", port=self.port)
+    def connect(self, database: str, host: str = SOCKET, port: int | None = None) -> Any:
+        """Open a connection over a local socket."""
+        return psycopg2.connect(dbname=database, host=host, port=port or self.port)
 
     def program(self, name: str, database: str, *options: str) -> list[str]:
         """Return the command line of a PostgreSQL program for ``database``."""
         return [
             f"{self.bin_directory}/{name}",
             "--no-password",
-            "--host=/var/run/postgresql",
+            f"--host={SOCKET}",
             f"--port={self.port}",
             f"--dbname={database}",
             *options,
@@ -242,10 +260,13 @@ class Stage:
         self.errors = os.memfd_create(self.name)  # unlike a pipe it never blocks the program
         self.process = subprocess.Popen(argv, stderr=self.errors, **streams)
 
-    def feed(self, chunk: bytes) -> None:
-        """Hand over a piece; a program that has ended is judged by its exit code later."""
-        with contextlib.suppress(BrokenPipeError):
+    def feed(self, chunk: bytes) -> bool:
+        """Hand over a piece; a program that has ended (false) is judged by its exit code later."""
+        try:
             self.process.stdin.write(chunk)
+        except BrokenPipeError:
+            return False
+        return True
 
     def close(self) -> None:
         """Say that there is no more to come."""
@@ -364,18 +385,19 @@ def prune(config: Config) -> list[str]:
     return gone
 
 
-def refuse_shrunk(config: Config, manifest: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
-    """Raise BackupError when the new backup is much smaller than the recent ones."""
+def shrunk(config: Config, manifest: dict[str, Any], earlier: list[dict[str, Any]]) -> str:
+    """Return a sentence when the backup is much smaller than the recent ones, else nothing."""
     since = time.time() - SHRINK_DAYS * 86400
     recent = [other["plain_bytes"] for other in earlier if other["started"] >= since]
     largest = max(recent, default=0)
-    if manifest["plain_bytes"] * 100 < largest * config.shrink_percent:
-        raise BackupError(
-            f"the backup {manifest['stamp']} has {manifest['plain_bytes']} bytes, the largest of "
-            f"the last {SHRINK_DAYS} days has {largest}. It is kept and it restores, but much of "
-            "the data is gone from the database: look before older backups expire. "
-            "None was removed."
-        )
+    if manifest["plain_bytes"] * 100 >= largest * config.shrink_percent:
+        return ""
+    return (
+        f"the backup {manifest['stamp']} has {manifest['plain_bytes']} bytes, the largest of "
+        f"the last {SHRINK_DAYS} days has {largest}. It is kept and it restores, but much of "
+        "the data is gone from the database: look before older backups expire. "
+        "None was removed."
+    )
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -433,7 +455,8 @@ def run(config: Config) -> dict[str, Any]:
     finally:
         source.close()
         shutil.rmtree(partial, ignore_errors=True)
-    refuse_shrunk(config, manifest, earlier)
+    if complaint := shrunk(config, manifest, earlier):
+        raise BackupError(complaint)
     manifest["expired"] = prune(config)
     return manifest
 
@@ -465,6 +488,220 @@ def verify(config: Config, database: str, manifest: dict[str, Any]) -> str:
     return f"{len(wanted.tables)} tables with {manifest['rows']} rows are equal"
 
 
+@dataclass(frozen=True)
+class OtherHost:
+    """A host with the role backup_keeper, reached over SSH with a key that can only add."""
+
+    host: str
+    port: int
+    user: str
+
+    @property
+    def name(self) -> str:
+        """What the place is called in messages and in the note of what is there."""
+        return f"{self.user}@{self.host}:{self.port}"
+
+    def ssh(self, *words: str) -> list[str]:
+        """Return the command line that says ``words`` to the other side."""
+        options = {
+            "BatchMode": "yes",
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": str(SECRETS / "known_hosts"),
+            "StrictHostKeyChecking": "yes",
+            "HostKeyAlgorithms": "ssh-ed25519",
+            "ConnectTimeout": "20",
+            "ServerAliveInterval": "20",
+        }
+        return [
+            *("ssh", "-F", "none", "-T", "-i", str(SECRETS / "id_ed25519"), "-p", str(self.port)),
+            *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
+            f"{self.user}@{self.host}",
+            *words,
+        ]
+
+    def talk(self, words: list[str], pieces: Iterable[bytes]) -> str:
+        """Send ``pieces`` and return the answer. Raises BackupError with what the other said."""
+        ssh = Stage(self.ssh(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            for piece in pieces:
+                if not ssh.feed(piece):
+                    break
+            ssh.close()
+            answer = ssh.process.stdout.read().decode(errors="replace")
+            ssh.finish()
+        finally:
+            ssh.stop()
+        return answer
+
+    def lacks(self, found: list[dict[str, Any]]) -> set[str]:
+        """Return those stamps of ``found`` that are not there."""
+        offer = [[manifest["stamp"], manifest["sha256"]] for manifest in found]
+        return set(json.loads(self.talk(["offer"], [json.dumps(offer).encode()])))
+
+    def add(self, directory: Path) -> None:
+        """Send the backup in ``directory``."""
+        manifest = (directory / "manifest.json").read_bytes()
+        words = ["put", directory.name, str(len(manifest))]
+        with (directory / "dump.age").open("rb") as file:
+            dump = iter(lambda: file.read(CHUNK), b"")
+            self.talk(words, itertools.chain([manifest], dump))
+
+
+@dataclass(frozen=True)
+class RcloneRemote:
+    """Any storage that rclone knows. What is there is never changed or removed from here."""
+
+    remote: str
+    database: str
+
+    @property
+    def name(self) -> str:
+        """What the place is called in messages and in the note of what is there."""
+        return self.remote
+
+    def lacks(self, found: list[dict[str, Any]]) -> set[str]:
+        """Return all stamps: rclone itself finds out what is there."""
+        return {manifest["stamp"] for manifest in found}
+
+    def add(self, directory: Path) -> None:
+        """Send the backup in ``directory``."""
+        target = f"{self.remote.rstrip('/')}/{self.database}/{directory.name}"
+        config = f"--config={SECRETS / 'rclone.conf'}"
+        rclone = Stage(
+            ["rclone", "copy", config, "--immutable", "--retries=2", str(directory), target],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            rclone.finish()
+        finally:
+            rclone.stop()
+
+
+def places(config: Config) -> list[OtherHost | RcloneRemote]:
+    """Return where copies go."""
+    found: list[OtherHost | RcloneRemote] = []
+    if config.copy_to:
+        found.append(OtherHost(**config.copy_to))
+    if config.rclone_remote:
+        found.append(RcloneRemote(config.rclone_remote, config.database))
+    return found
+
+
+def copied() -> dict[str, list[str]]:
+    """Return place → stamps of the backups that are known to be there."""
+    return json.loads(COPIED.read_text()) if COPIED.exists() else {}
+
+
+def copy(config: Config) -> str:
+    """Send each place what it lacks, oldest first. Returns a sentence, raises BackupError.
+
+    A place that fails does not keep the others from getting theirs.
+    """
+    found = manifests(config)
+    stamps = {manifest["stamp"] for manifest in found}
+    done, sentences, failures = copied(), [], []
+    for place in places(config):
+        there = set(done.get(place.name, [])) & stamps
+        sent = []
+        try:
+            if there != stamps:
+                missing = [each for each in found if each["stamp"] not in there]
+                lacking = place.lacks(missing)
+                there = stamps - lacking
+                for stamp in sorted(lacking & stamps):
+                    place.add(Path(config.directory) / stamp)
+                    there.add(stamp)
+                    sent.append(stamp)
+        except (BackupError, OSError, ValueError) as error:
+            failures.append(f"{place.name}: {error}")
+        done[place.name] = sorted(there)
+        sentences.append(f"{place.name}: {', '.join(sent) or 'nothing new'}")
+        partial = COPIED.with_name(f"{PARTIAL}{COPIED.name}")
+        partial.write_text(json.dumps(done))
+        partial.rename(COPIED)
+    if failures:
+        raise BackupError(
+            f"no copy there: {'; '.join(failures)}. It is tried again every hour; the backups on "
+            "this server are untouched."
+        )
+    return f"copied to {'; '.join(sentences)}" if sentences else "no other place is set"
+
+
+def complaints(config: Config) -> list[str]:
+    """Return a sentence for everything that keeps the backups from being good."""
+    found = manifests(config)
+    oldest_allowed = time.time() - config.max_age_hours * 3600
+    if not found:
+        # A server that has just been set up has had no night yet.
+        since = Path(config.directory).stat().st_mtime
+        return [] if since > oldest_allowed else [f"there is no backup in {config.directory}"]
+    said = []
+    newest, *earlier = found
+    if newest["started"] < oldest_allowed:
+        hours = (time.time() - newest["started"]) / 3600
+        said.append(
+            f"the newest backup, {newest['stamp']}, is {hours:.0f} hours old (more than "
+            f"{config.max_age_hours}): journalctl -u postgres-backup says why"
+        )
+    if complaint := shrunk(config, newest, earlier):
+        said.append(complaint)
+    for manifest in found:
+        dump = Path(config.directory) / manifest["stamp"] / "dump.age"
+        if not dump.exists() or sha256_of(dump) != manifest["sha256"]:
+            said.append(f"{dump} is not what its manifest describes (truncated or altered)")
+    done = copied()
+    for place in places(config):
+        there = done.get(place.name, [])
+        late = [
+            each["stamp"]
+            for each in found
+            if each["stamp"] not in there and each["started"] < time.time() - COPY_HOURS * 3600
+        ]
+        if late:
+            said.append(
+                f"{place.name} lacks {', '.join(sorted(late))}: "
+                "journalctl -u postgres-backup-copy says why"
+            )
+    return said + (archive_complaints(config) if config.archive_enabled else [])
+
+
+def archive_complaints(config: Config) -> list[str]:
+    """Return a sentence for everything that keeps the continuous archive from being good."""
+    connection = config.connect("postgres")
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT last_failed_wal, last_failed_time FROM pg_stat_archiver"
+                " WHERE last_failed_time > coalesce(last_archived_time, '-infinity')"
+            )
+            failed = cursor.fetchone()
+    finally:
+        connection.close()
+    said = []
+    if failed:
+        said.append(f"WAL {failed[0]} could not be archived since {failed[1]:%Y-%m-%d %H:%M %Z}")
+    since = ARCHIVED.stat().st_mtime if ARCHIVED.exists() else 0
+    if not since:
+        said.append("the archive has no base backup yet")
+    elif since < time.time() - config.max_age_hours * 3600:
+        said.append(
+            f"the archive's newest base backup is {(time.time() - since) / 3600:.0f} hours old: "
+            "journalctl -u 'postgres-archive@*' says why"
+        )
+    return said
+
+
+def contents(config: Config, database: str, host: str, port: int | None) -> dict[str, Any]:
+    """Return what `verify` compares of a database, in the form of a manifest."""
+    connection = config.connect(database, host, port)
+    try:
+        found = Contents.of(connection)
+    finally:
+        connection.close()
+    return {"rows": sum(table["rows"] for table in found.tables.values()), **asdict(found)}
+
+
 def main() -> int:
     """Run from the command line and return the exit code."""
     os.umask(0o077)
@@ -478,6 +715,12 @@ def main() -> int:
     commands.add_parser(
         "verify", help="compare a database with the manifest on stdin"
     ).add_argument("database")
+    of = commands.add_parser("contents", help="print what `verify` compares of a database")
+    of.add_argument("database")
+    of.add_argument("--host", default=SOCKET, help="directory of the server's socket")
+    of.add_argument("--port", type=int)
+    commands.add_parser("copy", help="send what the other places lack")
+    commands.add_parser("check", help="complain of what is old, small, altered or not copied")
     arguments = parser.parse_args()
     try:
         config = Config.load()
@@ -493,6 +736,14 @@ def main() -> int:
         elif arguments.command == "list":
             for manifest in manifests(config):
                 print(manifest["stamp"], manifest["bytes"], manifest["rows"])
+        elif arguments.command == "contents":
+            print(json.dumps(contents(config, arguments.database, arguments.host, arguments.port)))
+        elif arguments.command == "copy":
+            print(copy(config))
+        elif arguments.command == "check":
+            if said := complaints(config):
+                raise BackupError("; ".join(said))
+            print(f"{len(manifests(config))} backups are as they should be")
         else:
             print(verify(config, arguments.database, json.load(sys.stdin)))
     except (BackupError, psycopg2.Error, OSError) as error:

@@ -2,7 +2,8 @@
 
 One call in place of one per module: whatever is found to be as it should be is not touched again.
 Runs under the host's own Python (3.10 or newer), standard library only. Argument: a JSON object
-with `major`, and the names to look for in `files`, `packages`, `units` and `users`.
+with `major`, and the names to look for in `files`, `texts`, `packages`, `units`, `users` and
+`newer_than`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import pwd
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 TLS = Path("/etc/postgresql/tls")
@@ -63,7 +65,7 @@ def certificate() -> str:
     if not key or key != public_key("x509", "-pubkey", "-noout", "-in", str(certificate_file)):
         return ""
     status = key_file.stat()
-    if status.st_uid != 0 or status.st_mode & 0o777 != 0o640 or not (TLS / "ca.crt").exists():
+    if status.st_uid != 0 or status.st_mode & 0o777 != 0o640:
         return ""
     return certificate_file.read_text()
 
@@ -76,6 +78,12 @@ def state_of(path: str) -> str:
     status = file.stat()
     kind = "directory" if file.is_dir() else hashlib.sha256(file.read_bytes()).hexdigest()
     return f"{kind} {status.st_mode & 0o7777:04o} {file.owner()} {file.group()}"
+
+
+def text_of(path: str) -> str:
+    """Return what stands in a file; nothing without it."""
+    file = Path(path)
+    return file.read_text().strip() if file.exists() else ""
 
 
 def installed(packages: list[str]) -> list[str]:
@@ -105,6 +113,19 @@ def units_amiss(units: dict[str, dict[str, str]]) -> list[str]:
     return amiss
 
 
+def newer_than(unit: str, paths: list[str]) -> list[str]:
+    """Return those of ``paths`` that changed after ``unit`` was last started or reloaded."""
+    answer = subprocess.run(
+        ["systemctl", "show", unit, "--property=StateChangeTimestampMonotonic", "--value"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    since_boot = int(answer.stdout or 0) / 1e6
+    read = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + since_boot
+    return [path for path in paths if Path(path).exists() and Path(path).stat().st_mtime > read]
+
+
 def main(asked: dict) -> None:
     """Print the findings."""
     major = asked["major"]
@@ -119,8 +140,12 @@ def main(asked: dict) -> None:
                 "memory_mb": memory_mb(),
                 "certificate": certificate(),
                 "files": {path: state_of(path) for path in asked["files"]},
+                "texts": {path: text_of(path) for path in asked["texts"]},
                 "packages": installed(asked["packages"]),
                 "units_amiss": units_amiss(asked["units"]),
+                "newer": {
+                    unit: newer_than(unit, paths) for unit, paths in asked["newer_than"].items()
+                },
                 "users": [
                     user.pw_name for user in pwd.getpwall() if user.pw_name in asked["users"]
                 ],
