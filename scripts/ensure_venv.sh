@@ -27,12 +27,15 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
 fi
 
 echo "virtual environment: installing $(grep -c == requirements.txt) packages into .venv"
-"$python" -m venv --clear .venv
-# uv installs the rest in seconds; it is itself one of the hashed requirements.
-uv=$(mktemp)
-trap 'rm -f "$uv"' EXIT
-awk '/^uv==/{p=1} p{print} p&&!/\\$/{exit}' requirements.txt >"$uv"
-.venv/bin/pip install --quiet --require-hashes --no-deps -r "$uv"
+version='import sys; print(sys.version)'
+if [ "$(.venv/bin/python -c "$version" 2>/dev/null)" != "$("$python" -c "$version")" ] || [ ! -x .venv/bin/uv ]; then
+  "$python" -m venv --clear .venv
+  # uv installs the rest in seconds; it is itself one of the hashed requirements.
+  uv=$(mktemp)
+  trap 'rm -f "$uv"' EXIT
+  awk '/^uv==/{p=1} p{print} p&&!/\\$/{exit}' requirements.txt >"$uv"
+  .venv/bin/pip install --quiet --require-hashes --no-deps -r "$uv"
+fi
 export UV_SYSTEM_CERTS=1 # some networks have a certificate authority of their own
 .venv/bin/uv pip sync --quiet --python .venv --require-hashes requirements.txt
 .venv/bin/uv pip install --quiet --python .venv --no-deps -e ferry

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ferry.schema import Column, Schema, Table, quote_name
+from ferry.sqlite import codec, readable_rows
 from ferry.types import (
     FITS,
     HAZARDS,
@@ -26,14 +28,13 @@ from ferry.types import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator, Sequence
+
+    import apsw
 
 SAMPLES = 5  # rows shown per hazard
 _COLUMNS_PER_QUERY = 200
 _MAX_EXCEPTIONS = 20_000
-# Less tab, line feed and carriage return, which COPY knows by other names.
-CONTROLS = "".join(map(chr, (*range(1, 9), 11, 12, *range(14, 32))))
 _COLUMNS_PER_FUNCTION = 100  # SQLite's functions take 127 arguments
 _PLAIN_CLASSES = {
     Kind.INTEGER: "integer",
@@ -92,8 +93,6 @@ class TableCensus:
 
     rows: int
     columns: dict[str, ColumnCensus]
-    # Control characters that no text of the table holds (the loader needs separators).
-    free_controls: str = CONTROLS
 
 
 @dataclass
@@ -182,7 +181,7 @@ def fill_condition(template: str, column: Column, name: str) -> str:
 class _TableCounter:
     """Takes the census of one table."""
 
-    def __init__(self, connection: sqlite3.Connection, table: Table) -> None:
+    def __init__(self, connection: apsw.Connection, table: Table) -> None:
         self.connection = connection
         self.table = table
         self.name = quote_name(table.name)
@@ -386,13 +385,16 @@ class _TableCounter:
     def _hazard(self, code: str, column: str, count: int, condition: str, remedy: str) -> None:
         # substr: a value may be megabytes long, and quote() of a blob twice that.
         name = quote_name(column)
-        rows = self.connection.execute(
-            f"SELECT {row_expression(self.table)}, "
+        short = (
             f"substr(quote(CASE WHEN typeof({name}) IN ('text', 'blob') "
-            f"THEN substr({name}, 1, 60) ELSE {name} END), 1, 80) "
-            f"FROM {self.name} WHERE {condition} LIMIT {SAMPLES}"
-        ).fetchall()
-        samples = tuple(Sample(str(row), str(value)) for row, value in rows)
+            f"THEN substr({name}, 1, 60) ELSE {name} END), 1, 80)"
+        )
+        rows = readable_rows(
+            self.connection,
+            [row_expression(self.table), short],
+            f"FROM {self.name} WHERE {condition} LIMIT {SAMPLES}",
+        )
+        samples = tuple(Sample(row, value) for row, value in rows)
         self.hazards.append(Hazard(code, self.table.name, column, count, samples, remedy))
 
     def _judge_nulls(self, census: TableCensus) -> None:
@@ -411,47 +413,46 @@ class _TableCounter:
             self._hazard(code, column.name, entry.nulls, condition, remedy)
 
     def _read_text(self, census: TableCensus) -> None:
+        """Read all text once: not all of it is what PostgreSQL calls text."""
         names = [name for name, entry in census.columns.items() if entry.kind == Kind.TEXT]
         if not names or not census.rows:
             return
         joined = [
-            " || ".join(f"ifnull({quote_name(name)}, '')" for name in names[start : start + 100])
-            for start in range(0, len(names), 100)
+            f"concat({', '.join(map(quote_name, names[start : start + _COLUMNS_PER_FUNCTION]))})"
+            for start in range(0, len(names), _COLUMNS_PER_FUNCTION)
         ]
-        factory = self.connection.text_factory
-        self.connection.text_factory = bytes
-        free = [control.encode() for control in CONTROLS]
+        cursor = self.connection.execute(f"SELECT {', '.join(joined)} FROM {self.name}")
         try:
-            cursor = self.connection.execute(f"SELECT {', '.join(joined)} FROM {self.name}")
-            while rows := cursor.fetchmany(1000):
-                block = b"\n".join(b"\n".join(map(_as_bytes, row)) for row in rows)
-                if not _is_clean(block):
-                    self._find_bad_text(names)
-                    return
-                if any(control in block for control in free):
-                    free = [control for control in free if control not in block]
-            census.free_controls = b"".join(free).decode()
-        finally:
-            self.connection.text_factory = factory
+            while rows := list(islice(cursor, 1000)):
+                if any("\0" in text for text in map("".join, rows)):
+                    break
+            else:
+                return
+        except UnicodeDecodeError:
+            pass
+        self._find_bad_text(names)
 
     def _find_bad_text(self, names: Sequence[str]) -> None:
-        """Find which values are no text for PostgreSQL (the text factory is bytes here)."""
+        """Find which values are no text for PostgreSQL."""
+        encoding = codec(self.connection)
         for name in names:
             found: dict[str, list[Sample]] = {}
             counts: dict[str, int] = {}
             for row, value in self.connection.execute(
-                f"SELECT {row_expression(self.table)}, {quote_name(name)} FROM {self.name} "
+                f"SELECT CAST({row_expression(self.table)} AS BLOB), "
+                f"CAST({quote_name(name)} AS BLOB) FROM {self.name} "
                 f"WHERE typeof({quote_name(name)}) = 'text'"
             ):
-                if _is_clean(value):
-                    continue
-                code = "nul-in-text" if b"\0" in value else "invalid-utf-8"
+                try:
+                    if "\0" not in value.decode(encoding):
+                        continue
+                    code = "nul-in-text"
+                except UnicodeDecodeError:
+                    code = "invalid-utf-8"
                 counts[code] = counts.get(code, 0) + 1
                 samples = found.setdefault(code, [])
                 if len(samples) < SAMPLES:
-                    samples.append(
-                        Sample(_as_bytes(row).decode("utf-8", "replace"), f"{value[:60]!r}")
-                    )
+                    samples.append(Sample(row.decode(encoding, "replace"), f"{value[:60]!r}"))
             for code, samples in found.items():
                 self.hazards.append(
                     Hazard(
@@ -466,19 +467,7 @@ class _TableCounter:
                 )
 
 
-def _as_bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _is_clean(block: bytes) -> bool:
-    try:
-        block.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in block
-
-
-def _find_orphans(connection: sqlite3.Connection, schema: Schema, table: Table) -> list[Hazard]:
+def _find_orphans(connection: apsw.Connection, schema: Schema, table: Table) -> list[Hazard]:
     """Find rows whose foreign key points nowhere (foreign_keys is off in most programs).
 
     Not by PRAGMA foreign_key_check, which would pass by the views that rules put before tables.
@@ -502,12 +491,10 @@ def _find_orphans(connection: sqlite3.Connection, schema: Schema, table: Table) 
         if not count:
             continue
         shown = " || ', ' || ".join(f"quote({quote_name(name)})" for name in columns)
-        samples = tuple(
-            Sample(str(row), str(value))
-            for row, value in connection.execute(
-                f"SELECT {row_expression(table)}, {shown} FROM {place} LIMIT {SAMPLES}"
-            )
+        rows = readable_rows(
+            connection, [row_expression(table), shown], f"FROM {place} LIMIT {SAMPLES}"
         )
+        samples = tuple(Sample(row, value) for row, value in rows)
         hazards.append(
             Hazard(
                 "orphan",
@@ -544,7 +531,7 @@ def _share_key_types(schema: Schema, census: Census) -> None:
 
 
 def note_shapes(
-    connection: sqlite3.Connection, table: Table, kinds: dict[str, Kind]
+    connection: apsw.Connection, table: Table, kinds: dict[str, Kind]
 ) -> dict[str, ColumnCensus]:
     """Look only at how values are written, in columns whose kinds are known."""
     counter = _TableCounter(connection, table)
@@ -558,13 +545,13 @@ def note_shapes(
 
 
 def take_census(
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
     schema: Schema,
     *,
     orphans: bool = True,
 ) -> Census:
     """Read every table once and judge it; ``orphans`` as well, rows whose parent is missing."""
-    connection.create_function("ferry_fits", 3, ferry_fits, deterministic=True)
+    connection.create_scalar_function("ferry_fits", ferry_fits, 3, deterministic=True)
     census = Census()
     for table in schema.tables:
         counter = _TableCounter(connection, table)

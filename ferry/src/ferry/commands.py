@@ -20,9 +20,9 @@ from ferry.source import Source, open_sqlite
 from ferry.types import declared_kind
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
 
+    import apsw
     import psycopg
 
     from ferry.report import Report
@@ -200,8 +200,15 @@ class Journey:
                     lost = load.load(
                         source.connection, target, schema, census, plan, namespace, advance
                     )
-                self.report.not_carried([*plan.not_carried, *lost])
-                result = self._prove(source.connection, target, schema, namespace)
+                with proof.Comparison(
+                    source.connection, target, schema, namespace, remember=self._remembers
+                ) as comparison:
+                    with self.stage("build"):
+                        lost += load.build(target, schema, plan, namespace)
+                    self.report.not_carried([*plan.not_carried, *lost])
+                    with self.stage("prove"):
+                        result = comparison.finish()
+                self._show_proof(result)
                 memories = ddl.memories(schema, census)
                 self._leave_memories(target, namespace, memories, source, _totals(result))
                 self._set_rows_aside()
@@ -249,7 +256,7 @@ class Journey:
                             lambda rows, name=table.name: advance(name, rows),
                             fresh=False,
                         )
-                load.set_sequences(source.connection, target, schema, namespace)
+                load.set_sequences(target, schema, namespace)
                 for name in totals:
                     target.execute(f"ANALYZE {quote_name(namespace)}.{quote_name(name)}")
                 result = self._prove(source.connection, target, schema, namespace, structure=False)
@@ -344,7 +351,7 @@ class Journey:
             self.refuse_hazards(census.hazards)
             with self.stage("carry"):
                 delta.apply(deltas, census)
-                load.set_sequences(source.connection, target, schema, namespace)
+                load.set_sequences(target, schema, namespace)
             self._show_deltas(deltas)
             with self.stage("prove"):
                 self._prove_sync(source, target, delta, deltas, namespace)
@@ -378,8 +385,8 @@ class Journey:
         if kept.get("source") == base.sha256 and kept.get("columns") == sides.names:
             total = proof.Total(*kept["total"])
         else:  # the target was copied from another file; the proof will tell whether it matters
-            base.connection.create_function("ferry_decimal", 1, proof.ferry_decimal)
-            total = proof.sum_up(sides.sqlite_rows(base.connection))
+            base.connection.create_scalar_function("ferry_decimal", proof.ferry_decimal, 1)
+            total = sides.sqlite_total(base.connection)
         return delta.from_base(table, total)
 
     def _show_deltas(self, deltas: list[sync.TableDelta]) -> None:
@@ -577,7 +584,7 @@ class Journey:
 
     def _tell_changes(
         self,
-        written: sqlite3.Connection,
+        written: apsw.Connection,
         schema: Schema,
         memory: reverse.Memory,
         columns: dict[str, dict[str, tuple[str, bool]]],
@@ -602,9 +609,14 @@ class Journey:
         self.report.message(text, "warning")
         self.screen.note(f"warning: {text}")
 
+    @property
+    def _remembers(self) -> bool:
+        """Whether proofs keep the rows for a later ``reverse --baseline``: in the report."""
+        return self.report.path is not None
+
     def _prove(
         self,
-        source: sqlite3.Connection,
+        source: apsw.Connection,
         target: psycopg.Connection,
         schema: Schema,
         namespace: str,
@@ -612,10 +624,8 @@ class Journey:
         structure: bool = True,
     ) -> proof.Proof:
         """Compare both sides; raises DifferentError."""
-        # The rows are remembered for a later `reverse --baseline`; that lives in the report.
-        remember = self.report.path is not None
         with self.stage("prove"):
-            result = proof.compare(source, target, schema, namespace, remember=remember)
+            result = proof.compare(source, target, schema, namespace, remember=self._remembers)
         if not structure:
             # The constraints are the original's own; PostgreSQL's are of no consequence here.
             result.structure.clear()

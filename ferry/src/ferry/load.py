@@ -1,14 +1,15 @@
-"""Carry the rows: SQLite writes COPY's text format itself, Python only the floating point numbers.
+"""Carry the rows: SQLite's values in PostgreSQL's binary form.
 
-All columns but the floating point ones are joined into one line by SQLite, in C; the separators are
-control characters that the census did not find in the table's text, so that escaping can be done
-for many lines at once. Floating point numbers pass through Python, whose ``repr`` is the shortest
-text that reads back as the same double (SQLite's own rounds to 15 digits).
+psycopg packs numbers, text and bytes in C. What has no such form in SQLite is computed by SQLite
+itself: a moment as microseconds since 2000, which is what PostgreSQL's binary timestamp is. Tables
+with columns of other types (which an application made) take the values as text, and PostgreSQL
+reads them as it would in an INSERT.
 """
 
 from __future__ import annotations
 
 import contextlib
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -16,33 +17,54 @@ from psycopg import errors, sql
 
 from ferry.errors import RefusedError
 from ferry.schema import NotCarried, Schema, Table, quote_name
-from ferry.types import Kind
+from ferry.types import TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator, Sequence
+
+    import apsw
 
     from ferry.census import Census, TableCensus
     from ferry.ddl import Plan, Step
 
-_BLOCK_CHARACTERS = 256 * 1024
-_COLUMNS_PER_LINE = 100  # joined by SQLite in one expression, whose depth is limited
-_FROM_PYTHON = (Kind.DOUBLE, Kind.NUMERIC)
+_ROWS_PER_REPORT = 5000
+
+
+class _Binary(NamedTuple):
+    """How values of a kind go over binarily."""
+
+    column: str  # PostgreSQL's name of the column's type, as in pg_type
+    packed_as: str = ""  # the type that psycopg packs, where it is another one of the same form
+    expression: str = "{c}"  # SQL for SQLite
+
+
+_FRACTION = "CAST(substr(substr({c}, %d) || '000000', 1, 6) AS INTEGER)"
+_MICROSECONDS = f"unixepoch(substr({{c}}, 1, 19)) * 1000000 - 946684800000000 + {_FRACTION % 21}"
+_OF_THE_DAY = f"unixepoch('1970-01-01 ' || substr({{c}}, 1, 8)) * 1000000 + {_FRACTION % 10}"
+_TRUTH = (
+    "iif(typeof({c}) = 'text', lower({c}) IN ("
+    + ", ".join(f"'{word}'" for word in TRUE_WORDS)
+    + "), {c})"
+)
+_BINARY = {
+    Kind.INTEGER: _Binary("int4"),
+    Kind.BIGINT: _Binary("int8"),
+    Kind.DOUBLE: _Binary("float8"),
+    Kind.NUMERIC: _Binary("numeric"),
+    Kind.TEXT: _Binary("text"),
+    Kind.BYTEA: _Binary("bytea"),
+    Kind.BOOLEAN: _Binary("bool", expression=_TRUTH),
+    Kind.TIMESTAMP: _Binary("timestamp", "int8", _MICROSECONDS),
+    Kind.DATE: _Binary("date", "int4", "unixepoch({c}) / 86400 - 10957"),
+    Kind.TIME: _Binary("time", "int8", _OF_THE_DAY),
+}
 
 # An expression that PostgreSQL does not understand; everything else is a failure of the copy.
 _LANGUAGE_ERRORS = (psycopg.ProgrammingError, errors.FeatureNotSupported)
 
 
-def _field(name: str, kind: Kind, null: str) -> str:
-    """Return SQL for one field, before escaping."""
-    column = quote_name(name)
-    if kind == Kind.BYTEA:
-        return f"iif({column} IS NULL, '{null}', '\\x' || hex({column}))"  # hex(NULL) is ''
-    return f"ifnull({column}, '{null}')"
-
-
 def copy_table(
-    source: sqlite3.Connection,
+    source: apsw.Connection,
     target: psycopg.Connection,
     table: Table,
     census: TableCensus,
@@ -56,97 +78,52 @@ def copy_table(
 
     ``fresh``: the table was created in this transaction.
     """
-    texts = [name for name in names if census.columns[name].kind not in _FROM_PYTHON]
-    numbers = [name for name in names if census.columns[name].kind in _FROM_PYTHON]
-    columns = ", ".join(map(quote_name, [*texts, *numbers]))
     place = f"{quote_name(namespace)}.{quote_name(table.name)}"
-    if len(census.free_controls) >= len(_Separators._fields):
-        marks = _Separators(*census.free_controls[: len(_Separators._fields)])
-        kinds = {name: census.columns[name].kind for name in texts}
-        blocks = _blocks(source, table, kinds, numbers, marks)
-    else:
-        marks = _Separators(field="\t", null="\\N", row="\n")
-        blocks = _careful_blocks(source, table, [*texts, *numbers])
-    options = f"DELIMITER {_constant(marks.field)}, NULL {_constant(marks.null)}"
+    types = dict(
+        target.execute(
+            "SELECT attname, typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+            "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            (place,),
+        ).fetchall()
+    )
+    kinds = [census.columns[name].kind for name in names]
+    forms = [_BINARY[kind] for kind in kinds]
+    binary = all(types[name] == form.column for name, form in zip(names, forms, strict=True))
+    options = ["FORMAT binary"] if binary else []
     if fresh:
-        options += ", FREEZE"  # rows of a table that nobody has seen yet need no vacuum later
-    with target.cursor().copy(f"COPY {place} ({columns}) FROM STDIN WITH ({options})") as copy:
-        for rows, text in blocks:
-            copy.write(text.encode())
-            progress(rows)
+        options.append("FREEZE")  # rows of a table that nobody has seen yet need no vacuum later
+    columns = ", ".join(map(quote_name, names))
+    wanted = ", ".join(
+        (form.expression if binary else "{c}").replace("{c}", quote_name(name))
+        for name, form in zip(names, forms, strict=True)
+    )
+    rows = source.execute(f"SELECT {wanted} FROM {quote_name(table.name)}")
+    if binary and Kind.NUMERIC in kinds:
+        rows = _with_decimals(rows, kinds)
+    statement = f"COPY {place} ({columns}) FROM STDIN"
+    if options:
+        statement += f" WITH ({', '.join(options)})"
+    with target.cursor().copy(statement) as copy:
+        if binary:
+            copy.set_types([form.packed_as or form.column for form in forms])
+        write_row = copy.write_row
+        number = 0
+        for number, row in enumerate(rows, 1):
+            write_row(row)
+            if number % _ROWS_PER_REPORT == 0:
+                progress(_ROWS_PER_REPORT)
+        progress(number % _ROWS_PER_REPORT)
 
 
-class _Separators(NamedTuple):
-    """Characters between fields and rows, and what stands for NULL."""
-
-    field: str
-    null: str
-    row: str
-
-
-def _constant(text: str) -> str:
-    return "E'" + "".join(f"\\x{ord(character):02x}" for character in text) + "'"
-
-
-def _blocks(
-    source: sqlite3.Connection,
-    table: Table,
-    kinds: dict[str, Kind],
-    numbers: Sequence[str],
-    marks: _Separators,
-) -> Iterator[tuple[int, str]]:
-    """Yield blocks of lines and how many rows they hold."""
-    lines = []
-    names = list(kinds)
-    for start in range(0, len(names), _COLUMNS_PER_LINE):
-        part = names[start : start + _COLUMNS_PER_LINE]
-        fields = ", ".join(_field(name, kinds[name], marks.null) for name in part)
-        pattern = marks.field.join(["%s"] * len(part))
-        lines.append(f"printf('{pattern}', {fields})")
-    split = len(lines)
-    wanted = ", ".join([*lines, *map(quote_name, numbers)])
-    block: list[str] = []
-    size = 0
-    # By size, not by rows: a single value may have many megabytes.
-    for row in source.execute(f"SELECT {wanted} FROM {quote_name(table.name)}"):
-        line = row[0] if not numbers and split == 1 else _join(row, split, marks)
-        block.append(line)
-        size += len(line)
-        if size > _BLOCK_CHARACTERS:
-            yield len(block), _escape(block, marks)
-            block, size = [], 0
-    if block:
-        yield len(block), _escape(block, marks)
-
-
-def _join(row: Sequence[Any], split: int, marks: _Separators) -> str:
-    numbers = [marks.null if value is None else repr(value) for value in row[split:]]
-    return marks.field.join([*row[:split], *numbers])
-
-
-def _escape(block: list[str], marks: _Separators) -> str:
-    """Return the lines with what COPY would misread escaped, all at once."""
-    block.append("")
-    text = marks.row.join(block).replace("\\", "\\\\")
-    return text.replace("\n", "\\n").replace("\r", "\\r").replace(marks.row, "\n")
-
-
-def _careful_blocks(
-    source: sqlite3.Connection, table: Table, names: Sequence[str]
-) -> Iterator[tuple[int, str]]:
-    """Yield the same for text that leaves no separator free: value by value."""
-    escapes = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-
-    def field(value: Any) -> str:
-        if value is None:
-            return "\\N"
-        if isinstance(value, bytes):
-            return "\\\\x" + value.hex()
-        return value.translate(escapes) if isinstance(value, str) else repr(value)
-
-    query = f"SELECT {', '.join(map(quote_name, names))} FROM {quote_name(table.name)}"
-    for row in source.execute(query):
-        yield 1, "\t".join(map(field, row)) + "\n"
+def _with_decimals(
+    rows: Iterator[tuple[Any, ...]], kinds: Sequence[Kind]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows with numbers of numeric columns as the decimals that they are written as."""
+    for row in rows:
+        yield tuple(
+            Decimal(repr(value)) if kind == Kind.NUMERIC and value is not None else value
+            for kind, value in zip(kinds, row, strict=True)
+        )
 
 
 def create_tables(target: psycopg.Connection, plan: Plan) -> list[NotCarried]:
@@ -196,16 +173,14 @@ def run_step(target: psycopg.Connection, step: Step) -> NotCarried | None:
     return None
 
 
-def set_sequences(
-    source: sqlite3.Connection, target: psycopg.Connection, schema: Schema, namespace: str
-) -> None:
+def set_sequences(target: psycopg.Connection, schema: Schema, namespace: str) -> None:
     """Let each identity go on above ``max(id)`` and above what was given away already."""
     for table in schema.tables:
         if table.rowid_alias is None:
             continue
         name = quote_name(table.rowid_alias)
-        (highest,) = source.execute(f"SELECT max({name}) FROM {quote_name(table.name)}").fetchone()
         place = f"{quote_name(namespace)}.{quote_name(table.name)}"
+        (highest,) = target.execute(f"SELECT max({name}) FROM {place}").fetchone()
         (sequence,) = target.execute(
             "SELECT pg_get_serial_sequence(%s, %s)", (place, table.rowid_alias)
         ).fetchone()
@@ -244,7 +219,7 @@ def without_foreign_keys(
 
 
 def load(
-    source: sqlite3.Connection,
+    source: apsw.Connection,
     target: psycopg.Connection,
     schema: Schema,
     census: Census,
@@ -252,7 +227,7 @@ def load(
     namespace: str,
     progress: Callable[[str, int], None],
 ) -> list[NotCarried]:
-    """Create, load, constrain and analyze everything inside the caller's transaction.
+    """Create and fill the tables inside the caller's transaction.
 
     ``progress`` is told the table and the rows of each block. Returns what could not be carried
     beside what the plan already says.
@@ -271,11 +246,22 @@ def load(
             lambda rows, name=table.name: progress(name, rows),
             fresh=True,
         )
+    return not_carried
+
+
+def build(
+    target: psycopg.Connection, schema: Schema, plan: Plan, namespace: str
+) -> list[NotCarried]:
+    """Build keys, constraints and indexes over the filled tables, and set the sequences.
+
+    Returns what could not be carried beside what the plan already says.
+    """
+    not_carried = []
     for step in plan.steps:
         lost = run_step(target, step)
         if lost is not None:
             not_carried.append(lost)
-    set_sequences(source, target, schema, namespace)
+    set_sequences(target, schema, namespace)
     for table in schema.tables:
         target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(namespace, table.name)))
     return not_carried

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import sys
 import threading
 from array import array
 from collections import Counter
@@ -27,15 +28,16 @@ from ferry.rows import MAX_ROWS, Changes, RowMemory
 from ferry.schema import Schema, Table, quote_name
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    import apsw
     import psycopg
 
 SHOWN = 5  # differing rows shown per table and side
 # Rows looked at one by one where tables differ; beyond it a part of the table has to do.
 _MAX_NARROWED = 1_000_000
 _PARTS_PER_CHUNK = 80  # PostgreSQL's functions take 100 arguments at most
+_ROWS_PER_BLOCK = 1000
 _MASK = (1 << 64) - 1
 
 _TRUE = "'t', 'true', 'y', 'yes', 'on', '1'"
@@ -81,8 +83,11 @@ _CANONICAL: dict[str, tuple[str, str]] = {
         "ELSE '?' || hex({c}) END || ','",
         "coalesce(encode({c}, 'hex'), 'N') || ','",
     ),
-    # SQLite hands the number to Python, which knows its eight bytes (see _digest).
-    "double": ("{c}", "coalesce(encode(float8send({c}), 'hex'), 'N')"),
+    # The eight bytes; nothing at all in SQLite's place for what is no number.
+    "double": (
+        "iif({c} IS NULL, 'N', lower(hex(ieee754_to_blob({c}))))",
+        "coalesce(encode(float8send({c}), 'hex'), 'N')",
+    ),
 }
 _CATEGORIES = {
     "int2": "integer",
@@ -192,84 +197,61 @@ class TableSides:
         """Take ``columns``: ``{name in PostgreSQL: category}`` of what is compared."""
         self.table = table
         # By name, so that the hash does not depend on the order in which columns were added.
-        ordered = sorted(columns, key=lambda name: (columns[name] == "double", name))
-        self.names = ordered
-        self.categories = [columns[name] for name in ordered]
-        self.doubles = self.categories.count("double")
+        self.names = sorted(columns)
+        self.categories = [columns[name] for name in self.names]
         self.place = f"{quote_name(namespace)}.{quote_name(table.name)}"
         key = table.primary_key.columns if table.primary_key else ()
-        self.key = key if set(key) <= set(ordered) else ()
+        self.key = key if set(key) <= set(self.names) else ()
 
-    def _forms(self, side: int) -> list[str]:
-        return [
+    def _row(self, side: int) -> str:
+        """Return the expression for a row's canonical form in SQLite's (0) or PostgreSQL's SQL."""
+        forms = [
             _CANONICAL[category][side].replace("{c}", quote_name(name))
             for name, category in zip(self.names, self.categories, strict=True)
         ]
-
-    def sqlite_query(self, beside: Sequence[str]) -> tuple[str, int]:
-        """Return a query and how many joined texts it begins with.
-
-        The doubles follow, then the values of the columns ``beside`` as they are.
-        """
-        forms = self._forms(0)
-        split = len(forms) - self.doubles
-        joined = [
-            " || ".join(f"({form})" for form in forms[start : min(start + _PARTS_PER_CHUNK, split)])
-            for start in range(0, split, _PARTS_PER_CHUNK)
-        ]
-        wanted = [*joined, *forms[split:], *map(quote_name, beside)]
-        query = f"SELECT {', '.join(wanted)} FROM {quote_name(self.table.name)}"
-        return query, len(joined)
-
-    def postgres_row(self) -> str:
-        """Return the expression for a row's canonical form."""
-        forms = self._forms(1)
         chunks = [
             f"concat({', '.join(forms[start : start + _PARTS_PER_CHUNK])})"
             for start in range(0, len(forms), _PARTS_PER_CHUNK)
         ]
         return " || ".join(chunks)
 
+    def postgres_row(self) -> str:
+        """Return PostgreSQL's expression for a row's canonical form."""
+        return self._row(1)
+
     def postgres_hashes(self) -> str:
         """Return a sub-select of each row's md5, evaluated once (that is what OFFSET 0 is for)."""
         return f"(SELECT md5({self.postgres_row()}) AS m FROM {self.place} OFFSET 0) AS hashes"
 
     def sqlite_rows(
-        self, connection: sqlite3.Connection, beside: Sequence[str] = ()
+        self, connection: apsw.Connection, beside: Sequence[str] = ()
     ) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
         """Yield each row's md5 and the values of the columns ``beside``."""
-        query, texts = self.sqlite_query(beside)
-        end = texts + self.doubles
+        wanted = ", ".join([self._row(0), *map(quote_name, beside)])
         md5 = hashlib.md5
-        pack = struct.Struct(f">{self.doubles}d").pack
-        for row in connection.execute(query):
-            canonical = row[0] if texts == 1 else "".join(row[:texts])
-            if end > texts:
-                try:  # the doubles' bytes, as PostgreSQL's float8send has them
-                    canonical += pack(*row[texts:end]).hex()
-                except struct.error:  # NULL, or no number at all
-                    canonical += "".join(map(_hex, row[texts:end]))
-            yield md5(canonical.encode(), usedforsecurity=False).digest(), row[end:]
+        for canonical, *values in connection.execute(
+            f"SELECT {wanted} FROM {quote_name(self.table.name)}"
+        ):
+            yield md5(canonical.encode(), usedforsecurity=False).digest(), tuple(values)
 
-
-def _hex(value: Any) -> str:
-    if value is None:
-        return "N"
-    return struct.pack(">d", value).hex() if isinstance(value, (int, float)) else f"?{value!r}"
-
-
-def sum_up(rows: Iterable[tuple[bytes, Any]], memory: RowMemory | None = None) -> Total:
-    """Add up the hashes of rows, and remember them on request."""
-    count = low = high = 0
-    unpack = struct.Struct(">qq").unpack
-    for digest, key in rows:
-        if memory is not None:
-            memory.add(key, digest)
-        first, second = unpack(digest)
-        low += first
-        high += second
-        count += 1
-    return Total(count, low, high)
+    def sqlite_total(self, connection: apsw.Connection, memory: RowMemory | None = None) -> Total:
+        """Add up the hashes of SQLite's rows, and remember them on request."""
+        wanted = ", ".join([self._row(0), *map(quote_name, self.key if memory else ())])
+        rows = connection.execute(f"SELECT {wanted} FROM {quote_name(self.table.name)}")
+        md5 = hashlib.md5
+        count = low = high = 0
+        while block := list(islice(rows, _ROWS_PER_BLOCK)):
+            digests = [md5(row[0].encode(), usedforsecurity=False).digest() for row in block]
+            numbers = array("q", b"".join(digests))
+            if sys.byteorder == "little":
+                numbers.byteswap()
+            low += sum(numbers[::2])
+            high += sum(numbers[1::2])
+            count += len(block)
+            if memory is not None:
+                for row, digest in zip(block, digests, strict=True):
+                    memory.add(row[1:], digest)
+        return Total(count, low, high)
 
 
 def postgres_total(connection: psycopg.Connection, sides: TableSides) -> Total:
@@ -305,31 +287,65 @@ def columns_of(
     return found
 
 
-class _Comparison:
-    """One run over all tables."""
+class Comparison:
+    """One comparison of all tables; use it as a context manager.
+
+    SQLite's side is summed up in a thread of its own from the beginning, so that PostgreSQL may
+    build indexes meanwhile; the contents of its tables must stand by then. Nobody else may use the
+    connection ``source`` until :meth:`finish`.
+    """
 
     def __init__(
         self,
-        source: sqlite3.Connection,
+        source: apsw.Connection,
         target: psycopg.Connection,
         schema: Schema,
         namespace: str,
-        progress: Callable[[str], None],
         *,
-        remember: bool,
+        remember: bool = False,
     ) -> None:
+        """Begin; see :func:`compare`."""
         self.source = source
         self.target = target
         self.schema = schema
         self.namespace = namespace
-        self.progress = progress
-        self.remember = remember
         self.proof = Proof()
+        self._pairs: list[tuple[TableSides, TableProof]] = []
+        self._failure: BaseException | None = None
+        source.create_scalar_function("ferry_decimal", ferry_decimal, 1, deterministic=True)
+        self._pair_tables()
+        if remember and self._count_rows() <= MAX_ROWS:
+            for sides, proof in self._pairs:
+                proof.memory = RowMemory(sides.names)
+        self._thread = threading.Thread(target=self._sum_up_sqlite, name="proof of SQLite's side")
+        self._thread.start()
 
-    def run(self) -> Proof:
-        self.source.create_function("ferry_decimal", 1, ferry_decimal, deterministic=True)
+    def __enter__(self) -> Comparison:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._thread.is_alive():
+            self.source.interrupt()
+            self._thread.join(0.05)
+
+    def finish(self) -> Proof:
+        """Sum up PostgreSQL's side and compare everything."""
+        totals = {sides.table.name: postgres_total(self.target, sides) for sides, _ in self._pairs}
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        for sides, proof in self._pairs:
+            mine, theirs = proof.total, totals[proof.name]
+            proof.rows_sqlite, proof.checksum_sqlite = mine.rows, mine.checksum
+            proof.rows_postgres, proof.checksum_postgres = theirs.rows, theirs.checksum
+            proof.equal = (mine.rows, mine.checksum) == (theirs.rows, theirs.checksum)
+            if not proof.equal:
+                _narrow_down(self.source, self.target, sides, proof)
+        self.proof.structure += compare_structure(self.target, self.schema, self.namespace)
+        return self.proof
+
+    def _pair_tables(self) -> None:
         present = columns_of(self.target, self.namespace)
-        pairs: list[tuple[TableSides, TableProof]] = []
         for table in self.schema.tables:
             proof = TableProof(table.name)
             self.proof.tables.append(proof)
@@ -341,17 +357,9 @@ class _Comparison:
                 continue
             sides = self._sides(table, present[table.name])
             proof.columns = sides.names
-            pairs.append((sides, proof))
-        if self.remember:
-            self.remember = self._count_rows() <= MAX_ROWS
-        self._compare_contents(pairs)
-        for sides, proof in pairs:
-            if not proof.equal:
-                _narrow_down(self.source, self.target, sides, proof)
+            self._pairs.append((sides, proof))
         for name in sorted(set(present) - {table.name for table in self.schema.tables}):
             self.proof.not_compared.append(f"table {name}: only in PostgreSQL")
-        self.proof.structure += compare_structure(self.target, self.schema, self.namespace)
-        return self.proof
 
     def _count_rows(self) -> int:
         names = (quote_name(table.name) for table in self.schema.tables)
@@ -368,41 +376,12 @@ class _Comparison:
         common = {name: kind for name, (kind, _) in present.items() if name in names}
         return TableSides(table, common, self.namespace)
 
-    def _compare_contents(self, pairs: Sequence[tuple[TableSides, TableProof]]) -> None:
-        """Let PostgreSQL count in a thread of its own while we count SQLite's side."""
-        totals: dict[str, Total] = {}
-        failures: list[BaseException] = []
-
-        def ask_postgres() -> None:
-            try:
-                for sides, proof in pairs:
-                    totals[proof.name] = postgres_total(self.target, sides)
-            except BaseException as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=ask_postgres, name="proof of PostgreSQL's side")
-        thread.start()
+    def _sum_up_sqlite(self) -> None:
         try:
-            ours = {}
-            for sides, proof in pairs:
-                self.progress(proof.name)
-                if self.remember:
-                    proof.memory = RowMemory(sides.names)
-                key = sides.key if self.remember else ()
-                ours[proof.name] = sum_up(sides.sqlite_rows(self.source, key), proof.memory)
-        except BaseException:
-            self.target.cancel_safe()
-            raise
-        finally:
-            thread.join()
-        if failures:
-            raise failures[0]
-        for _, proof in pairs:
-            mine, theirs = ours[proof.name], totals[proof.name]
-            proof.total = mine
-            proof.rows_sqlite, proof.checksum_sqlite = mine.rows, mine.checksum
-            proof.rows_postgres, proof.checksum_postgres = theirs.rows, theirs.checksum
-            proof.equal = (mine.rows, mine.checksum) == (theirs.rows, theirs.checksum)
+            for sides, proof in self._pairs:
+                proof.total = sides.sqlite_total(self.source, proof.memory)
+        except BaseException as error:
+            self._failure = error
 
 
 @dataclass
@@ -416,7 +395,7 @@ class Differences:
 
 
 def find_differences(
-    source: sqlite3.Connection,
+    source: apsw.Connection,
     target: psycopg.Connection,
     sides: TableSides,
     *,
@@ -497,7 +476,7 @@ def rows_of_hashes(
 
 
 def _narrow_down(
-    source: sqlite3.Connection, target: psycopg.Connection, sides: TableSides, proof: TableProof
+    source: apsw.Connection, target: psycopg.Connection, sides: TableSides, proof: TableProof
 ) -> None:
     """Find the rows that differ and show the first of them column by column."""
     found = find_differences(source, target, sides, limit=_MAX_NARROWED)
@@ -508,7 +487,7 @@ def _narrow_down(
 
 
 def _show(
-    source: sqlite3.Connection,
+    source: apsw.Connection,
     target: psycopg.Connection,
     sides: TableSides,
     proof: TableProof,
@@ -684,25 +663,24 @@ def _compare_sequence(target: psycopg.Connection, table: Table, namespace: str) 
 
 
 def compare(
-    source: sqlite3.Connection,
+    source: apsw.Connection,
     target: psycopg.Connection,
     schema: Schema,
     namespace: str,
-    progress: Callable[[str], None] = lambda _: None,
     *,
     remember: bool = False,
 ) -> Proof:
     """Compare all tables of ``schema`` with their namesakes in PostgreSQL.
 
-    Both connections should stand in a transaction that sees one state. ``progress`` is told the
-    name of each table. With ``remember`` each table's proof keeps which rows there are, unless
-    the database has too many of them for a report.
+    Both connections should stand in a transaction that sees one state. With ``remember`` each
+    table's proof keeps which rows there are, unless the database has too many of them for a report.
     """
-    return _Comparison(source, target, schema, namespace, progress, remember=remember).run()
+    with Comparison(source, target, schema, namespace, remember=remember) as comparison:
+        return comparison.finish()
 
 
 def changes_since(
-    memory: RowMemory, source: sqlite3.Connection, table: Table, columns: dict[str, str]
+    memory: RowMemory, source: apsw.Connection, table: Table, columns: dict[str, str]
 ) -> Changes | None:
     """Compare a SQLite table with the memory of an earlier proof; None if columns came or went.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sqlite3
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import psycopg
 
 from ferry import __version__
@@ -50,7 +50,7 @@ class Report:
             "versions": {
                 "ferry": __version__,
                 "python": platform.python_version(),
-                "sqlite": sqlite3.sqlite_version,
+                "sqlite": apsw.sqlite_lib_version(),
                 "psycopg": psycopg.__version__,
                 "postgresql": None,
             },

@@ -8,6 +8,7 @@ rename works the same way: the view bears PostgreSQL's names. Rules speak of SQL
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,11 +24,13 @@ from ferry.census import ferry_fits, fill_condition, row_expression, row_name
 from ferry.errors import RefusedError, UsageError
 from ferry.names import NameHazard, Rename, Renaming, read_rename
 from ferry.schema import Column, ForeignKey, Schema, Table, quote_name
+from ferry.sqlite import codec
 from ferry.types import FITS, HAZARDS, declared_kind
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Sequence
+
+    import apsw
 
     from ferry.census import Hazard
 
@@ -277,7 +280,7 @@ class Application:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: apsw.Connection,
         schema: Schema,
         rules: Rules,
         databases: Sequence[str] = ("main",),
@@ -292,7 +295,7 @@ class Application:
         self._places: dict[tuple[str, str], str] = {}
         self._types: dict[str, list[str]] = {}  # declared types of the tables that are done
         for name, arguments, function in _FUNCTIONS:
-            connection.create_function(name, arguments, function, deterministic=True)
+            connection.create_scalar_function(name, function, arguments, deterministic=True)
 
     def run(self) -> Schema:
         """Create the views; returns the schema with the types and names that the rules ask for."""
@@ -497,18 +500,26 @@ class Application:
         counts: dict[str, int] = {}
         path = self.rules.quarantine
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        factory = self.connection.text_factory
-        self.connection.text_factory = _readable_text
+        encoding = codec(self.connection)
         try:
             with partial.open("w") as file:
                 for name, found in conditions.items():
                     columns = [column.name for column in tables[name].columns]
+                    # Text as bytes: it may be what is wrong with the row.
+                    wanted = ", ".join(
+                        f"typeof({c}), iif(typeof({c}) = 'text', CAST({c} AS BLOB), {c})"
+                        for c in (f"t0.{quote_name(column)}" for column in columns)
+                    )
                     query = (
-                        f"SELECT {', '.join(f't0.{quote_name(c)}' for c in columns)} "
-                        f"FROM main.{quote_name(name)} t0 WHERE {' OR '.join(found)}"
+                        f"SELECT {wanted} FROM main.{quote_name(name)} t0 "
+                        f"WHERE {' OR '.join(found)}"
                     )
                     for row in self.connection.execute(query):
-                        values = dict(zip(columns, map(_json_value, row), strict=True))
+                        typed = zip(row[::2], row[1::2], strict=True)
+                        values = {
+                            column: _json_value(storage, value, encoding)
+                            for column, (storage, value) in zip(columns, typed, strict=True)
+                        }
                         line = json.dumps({"table": name, "row": values}, ensure_ascii=False)
                         file.write(line + "\n")
                         counts[name] = counts.get(name, 0) + 1
@@ -518,8 +529,6 @@ class Application:
             raise RefusedError(
                 f"the quarantine file {path} cannot be written: {error.strerror}"
             ) from error
-        finally:
-            self.connection.text_factory = factory
         return counts
 
 
@@ -532,14 +541,10 @@ def _readable(value: Any) -> str:
     return text
 
 
-def _readable_text(value: bytes) -> Any:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value
-
-
-def _json_value(value: Any) -> Any:
+def _json_value(storage: str, value: Any, encoding: str) -> Any:
+    if storage == "text":
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode(encoding)
     return {"hex": value.hex()} if isinstance(value, bytes) else value
 
 

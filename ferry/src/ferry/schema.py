@@ -14,8 +14,9 @@ from sqlglot.dialects.sqlite import SQLite
 from sqlglot.tokens import Token, TokenType
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
+
+    import apsw
 
 
 def quote_name(name: str) -> str:
@@ -328,7 +329,7 @@ def _index_texts(ddl: str) -> tuple[list[str], str | None]:
     return parts, where
 
 
-def _read_index(connection: sqlite3.Connection, name: str, unique: bool, ddl: str) -> Index:
+def _read_index(connection: apsw.Connection, name: str, unique: bool, ddl: str) -> Index:
     rows = connection.execute(
         'SELECT cid, name, "desc", coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno',
         (name,),
@@ -346,7 +347,7 @@ def _read_index(connection: sqlite3.Connection, name: str, unique: bool, ddl: st
     return Index(name=name, unique=unique, parts=parts, where=where, ddl=ddl)
 
 
-def _read_key(connection: sqlite3.Connection, index: str) -> Key:
+def _read_key(connection: apsw.Connection, index: str) -> Key:
     rows = connection.execute(
         "SELECT name, coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno", (index,)
     ).fetchall()
@@ -354,7 +355,7 @@ def _read_key(connection: sqlite3.Connection, index: str) -> Key:
 
 
 def _read_foreign_keys(
-    connection: sqlite3.Connection, table: str, deferrability: list[tuple[bool, bool]]
+    connection: apsw.Connection, table: str, deferrability: list[tuple[bool, bool]]
 ) -> tuple[ForeignKey, ...]:
     grouped: dict[int, list[tuple]] = {}
     for row in connection.execute(
@@ -385,7 +386,7 @@ def _read_foreign_keys(
 
 
 def _read_table(
-    connection: sqlite3.Connection, name: str, ddl: str, without_rowid: bool, schema: Schema
+    connection: apsw.Connection, name: str, ddl: str, without_rowid: bool, schema: Schema
 ) -> Table:
     declared = _read_declarations(ddl)
     rows = connection.execute(
@@ -468,7 +469,7 @@ def _declared_type(kind: str, hidden: int) -> str:
     return kind
 
 
-def _sequence(connection: sqlite3.Connection, table: str) -> int | None:
+def _sequence(connection: apsw.Connection, table: str) -> int | None:
     if not connection.execute(
         "SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'"
     ).fetchone():
@@ -479,7 +480,7 @@ def _sequence(connection: sqlite3.Connection, table: str) -> int | None:
     return row[0]
 
 
-def read_schema(connection: sqlite3.Connection) -> Schema:
+def read_schema(connection: apsw.Connection) -> Schema:
     """Read all tables in order of creation, and name what is no table."""
     schema = Schema()
     ddl = dict(

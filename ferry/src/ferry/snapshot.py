@@ -185,11 +185,17 @@ def _private_copy(path: str, workdir: str) -> str:
 
 
 @contextlib.contextmanager
-def open_source(path: str, workdir: str | None = None) -> Iterator[OpenSource]:
+def open_source(
+    path: str,
+    workdir: str | None = None,
+    begin: Callable[[str], sqlite3.Connection] = _begin,
+) -> Iterator[OpenSource]:
     """Open a SQLite file for reading so that no byte of it or of its companions changes.
 
     The connection is inside a read transaction: it sees one state throughout. ``workdir`` is where
-    a private copy is put if one is needed (default: the directory for temporary files).
+    a private copy is put if one is needed (default: the directory for temporary files). ``begin``
+    opens a URI and takes the read lock, with another SQLite library perhaps; it raises sqlite3's
+    errors.
     Raises SnapshotError when the file is not fit, locked, or was written meanwhile.
     """
     header = read_header(path)
@@ -219,7 +225,7 @@ def open_source(path: str, workdir: str | None = None) -> Iterator[OpenSource]:
             uri = file_uri(path, "mode=ro")
         try:
             try:
-                connection = _begin(uri)
+                connection = begin(uri)
             except sqlite3.OperationalError as error:
                 if HOT_JOURNAL in str(error):
                     warnings.append(
@@ -231,7 +237,7 @@ def open_source(path: str, workdir: str | None = None) -> Iterator[OpenSource]:
                 real = private_copy()
                 live = False
                 uri = file_uri(real, "mode=ro&immutable=1")
-                connection = _begin(uri)
+                connection = begin(uri)
             stack.callback(connection.close)
         except sqlite3.DatabaseError as error:
             raise explain(path, error) from error

@@ -7,13 +7,14 @@ the hash of the file, the integrity check, and what the report says about the so
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferry import snapshot
+import apsw
+
+from ferry import snapshot, sqlite
 from ferry.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _FAULTS_OF_THE_FILE = ("malformed", "not a database", "disk I/O error", "locked"
 class Source:
     """An open source: the connection stands in a read transaction, so it sees one state."""
 
-    connection: sqlite3.Connection
+    connection: apsw.Connection
     uri: str  # opens further connections to the same contents
     path: str
     sha256: str
@@ -71,14 +72,14 @@ class _IntegrityCheck:
     def __init__(self, uri: str) -> None:
         self._problems: list[str] = []
         self._error: BaseException | None = None
-        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        self._connection = sqlite.connect(uri)
         self._thread = threading.Thread(target=self._run, name="integrity check")
         self._thread.start()
 
     def _run(self) -> None:
         try:
             self._problems = snapshot.integrity_problems(self._connection)
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             self._error = error
 
     def result(self) -> list[str]:
@@ -109,7 +110,7 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
         # Before the first connection: see snapshot.sha256 about locks.
         digest = snapshot.sha256(path)
         with contextlib.ExitStack() as stack:
-            opened = stack.enter_context(snapshot.open_source(path))
+            opened = stack.enter_context(snapshot.open_source(path, begin=sqlite.begin))
             integrity = None
             if check:
                 integrity = _IntegrityCheck(opened.uri)
@@ -127,13 +128,13 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
             )
             try:
                 yield source
-            except sqlite3.DatabaseError:
+            except apsw.Error:
                 source.check_sound()  # says more than the first error that damage leads to
                 raise
             source.check_sound()
     except snapshot.SnapshotError as error:
         raise RefusedError(str(error)) from error
-    except sqlite3.DatabaseError as error:
+    except apsw.Error as error:
         if not any(part in str(error) for part in _FAULTS_OF_THE_FILE):
             raise
         raise RefusedError(str(snapshot.explain(path, error))) from error

@@ -12,11 +12,10 @@ checksum of each table with the one that SQLite's side must have.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ferry import proof
+from ferry import proof, sqlite
 from ferry.census import row_name, take_census
 from ferry.errors import RefusedError
 from ferry.load import copy_table, without_foreign_keys
@@ -25,6 +24,7 @@ from ferry.schema import Schema, Table, quote_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import apsw
     import psycopg
 
     from ferry.census import Census
@@ -57,13 +57,13 @@ class TableDelta:
 
 
 @contextlib.contextmanager
-def workbench(new_uri: str, base_uri: str | None) -> Iterator[sqlite3.Connection]:
+def workbench(new_uri: str, base_uri: str | None) -> Iterator[apsw.Connection]:
     """Open a connection that sees the new file's tables, and temporary ones in front of them.
 
     A temporary table with a table's own name holds the rows to carry: what reads the table then
     reads these rows only. The base, if there is one, is attached as ``base``.
     """
-    connection = sqlite3.connect(":memory:", uri=True, isolation_level=None)
+    connection = sqlite.connect(":memory:")
     try:
         connection.execute("PRAGMA temp_store = FILE")
         connection.execute("ATTACH ? AS new", (new_uri,))
@@ -103,7 +103,7 @@ class Delta:
 
     def __init__(
         self,
-        bench: sqlite3.Connection,
+        bench: apsw.Connection,
         target: psycopg.Connection,
         schema: Schema,
         namespace: str,
@@ -116,7 +116,7 @@ class Delta:
         self.namespace = namespace
         self.place = place
         self.columns = proof.columns_of(target, namespace)
-        bench.create_function("ferry_decimal", 1, proof.ferry_decimal, deterministic=True)
+        bench.create_scalar_function("ferry_decimal", proof.ferry_decimal, 1, deterministic=True)
         missing = [table.name for table in schema.tables if table.name not in self.columns]
         if missing:
             raise RefusedError(
@@ -175,7 +175,7 @@ class Delta:
         delta.deleted = len(gone)
         delta.keys = replaced + gone
         sides = self.sides(table)
-        delta.total = base_total.plus(proof.sum_up(sides.sqlite_rows(self.bench)))
+        delta.total = base_total.plus(sides.sqlite_total(self.bench))
         delta.total = delta.total.minus(self._total_of_base_rows(table, sides, delta.keys))
         return delta
 
@@ -200,7 +200,7 @@ class Delta:
             f"CREATE TEMP TABLE {name} AS SELECT b.* FROM temp.ferry_keys k "
             f"CROSS JOIN {self.place('base', table.name)} b ON {on}"
         )
-        total = proof.sum_up(sides.sqlite_rows(self.bench))
+        total = sides.sqlite_total(self.bench)
         self.bench.execute(f"DROP TABLE temp.{name}")
         self.bench.execute("DROP TABLE temp.ferry_keys")
         self.bench.execute(f"ALTER TABLE temp.ferry_aside RENAME TO {name}")

@@ -1,0 +1,73 @@
+"""The SQLite library that ferry reads with.
+
+All reading goes through apsw, which brings its own recent SQLite (half again as fast as a
+distribution's, the same on every machine) and SQLite's own extension for the eight bytes of a
+double. There must be one SQLite library per process: POSIX locks belong to the process, so a second
+copy would drop the first one's locks. ``sqlite3`` of the standard library is left to
+:mod:`ferry.snapshot`, which has to run alone, and to files that ferry itself writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import apsw
+import apsw.sqlite_extra
+
+from ferry import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CODECS = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
+
+
+def connect(uri: str) -> apsw.Connection:
+    """Open a connection to a ``file:`` URI (or ``:memory:``); raises apsw.Error.
+
+    Read-only files are said so by the URI. SQL can use ``ieee754_to_blob``.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(uri, flags=flags)
+    connection.set_busy_timeout(int(snapshot.LOCK_TIMEOUT * 1000))
+    apsw.sqlite_extra.load(connection, "ieee754")
+    return connection
+
+
+def begin(uri: str) -> apsw.Connection:
+    """Open a connection and take the read lock; to be given to :func:`ferry.snapshot.open_source`.
+
+    Raises sqlite3's errors, which are the ones known there.
+    """
+    try:
+        connection = connect(uri)
+        try:
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise sqlite3.DatabaseError(str(error)) from error
+    except apsw.Error as error:
+        raise sqlite3.OperationalError(str(error)) from error
+    return connection
+
+
+def codec(connection: apsw.Connection) -> str:
+    """Return Python's name for the encoding of the database's text, as in a text cast to a blob."""
+    (encoding,) = connection.execute("PRAGMA encoding").fetchone()
+    return _CODECS[encoding]
+
+
+def readable_rows(
+    connection: apsw.Connection, expressions: Sequence[str], rest: str
+) -> list[tuple[str, ...]]:
+    """Return ``SELECT expressions rest`` as texts to be shown, whatever bytes they are made of."""
+    encoding = codec(connection)
+    wanted = ", ".join(f"CAST({expression} AS BLOB)" for expression in expressions)
+    return [
+        tuple("NULL" if value is None else value.decode(encoding, "replace") for value in row)
+        for row in connection.execute(f"SELECT {wanted} {rest}")
+    ]
