@@ -11,13 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ferry.cli import app
+from support.postgres import Cluster, chosen_versions
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
+    from support.postgres import Database
+
 FERRY = Path(__file__).parents[2] / "ferry"
+
+# What depends on the server's version runs on every major that is installed: its catalogues, types,
+# messages. Hazards and rules are SQLite's side; faults and Hypothesis cost most of the time.
+ON_EVERY_MAJOR = ("audit", "copy", "existing", "names", "proof", "reverse", "schema", "sync")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the server's versions for each test that needs one."""
+    if "postgres_cluster" in metafunc.fixturenames:
+        majors = chosen_versions()
+        if metafunc.module.__name__.rpartition("test_")[2] not in ON_EVERY_MAJOR:
+            majors = majors[:1]
+        metafunc.parametrize("postgres_cluster", majors, ids="pg{}".format, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A running PostgreSQL server of the tests' own, of one of the versions installed."""
+    with Cluster.of_major(request.param) as cluster:
+        yield cluster
 
 
 class Outcome:
@@ -86,6 +109,34 @@ def bot_database(bench: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("bot") / "bot.db"
     bench.generate(path, weapons=2000)
     return path
+
+
+@pytest.fixture(scope="session")
+def copied_bot(
+    postgres_cluster: Cluster, bot_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """The bot's database, copied once: a database to make others from, and the report."""
+    report = tmp_path_factory.mktemp("copied") / "cutover.json"
+    with postgres_cluster.fresh_database("copied") as database:
+        words = ["copy", str(bot_database), database.dsn, "--report", str(report)]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        yield database.name, report
+
+
+@pytest.fixture
+def copied(postgres_cluster: Cluster, copied_bot: tuple[str, Path]) -> Iterator[Database]:
+    """A database of the test's own that holds the bot's data, just copied."""
+    with postgres_cluster.fresh_database(template=copied_bot[0]) as database:
+        yield database
+
+
+@pytest.fixture
+def cutover(copied_bot: tuple[str, Path], tmp_path: Path) -> Path:
+    """The report of the copy that ``copied`` was made by."""
+    report = tmp_path / "cutover.json"
+    report.write_bytes(copied_bot[1].read_bytes())
+    return report
 
 
 @pytest.fixture

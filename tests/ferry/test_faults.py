@@ -14,6 +14,13 @@ SOURCE = Path(__file__).parents[2] / "ferry/src"
 
 
 @pytest.fixture(scope="module")
+def cluster():
+    """A server of this module's own, to be stopped."""
+    with Cluster.of_major() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def larger_database(bench, tmp_path_factory):
     path = tmp_path_factory.mktemp("larger") / "bot.db"
     bench.generate(path, weapons=25_000)
@@ -89,17 +96,16 @@ def test_killed_at_any_moment_it_leaves_all_or_nothing(larger_database, database
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["stopped", "crashed"])
-def test_a_server_that_goes_away_in_the_middle(larger_database, how):
-    with Cluster.of_major() as cluster:
-        database = cluster.database("postgres")
+def test_a_server_that_goes_away_in_the_middle(larger_database, cluster, how):
+    with cluster.fresh_database() as database:
         process = start("copy", larger_database, database.dsn)
         wait_for_the_copy_to_begin(database)
         cluster.stop(how)
         _, err = process.communicate()
+        cluster.start()
         assert process.returncode == 5, err
         assert "ferry: server:" in err
         assert "Traceback" not in err
-        cluster.start()
         assert tables(database) == 0
         process = start("copy", larger_database, database.dsn)
         assert process.wait() == 0, process.stderr.read()

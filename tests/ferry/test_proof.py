@@ -7,12 +7,6 @@ import pytest
 from ferry.rows import RowMemory
 
 
-@pytest.fixture
-def copied(ferry, bot_database, database):
-    assert ferry("copy", bot_database, database.dsn).code == 0
-    return database
-
-
 def execute(database, statement):
     with database.connect() as connection:
         return connection.execute(statement)

@@ -21,19 +21,12 @@ def dump(path):
     return lines
 
 
-@pytest.fixture
-def copied(ferry, bot_database, database, tmp_path):
-    run = ferry("copy", bot_database, database.dsn, "--report", tmp_path / "cutover.json")
-    assert run.code == 0
-    return database
-
-
 @pytest.mark.parametrize("baseline", [True, False])
 def test_copied_and_reversed_at_once_nothing_has_changed(
-    ferry, bot_database, copied, tmp_path, baseline
+    ferry, bot_database, copied, cutover, tmp_path, baseline
 ):
     back = tmp_path / "back.db"
-    options = ["--baseline", tmp_path / "cutover.json"] if baseline else []
+    options = ["--baseline", cutover] if baseline else []
     run = ferry("reverse", copied.dsn, back, *options)
     assert run.code == 0, run
     # Every value with its storage class and its spelling, the DDL, and the sequences.
@@ -45,8 +38,10 @@ def test_copied_and_reversed_at_once_nothing_has_changed(
 
 
 @pytest.mark.parametrize("command", ["copy", "verify"])
-def test_rows_written_since_the_cutover_are_named(ferry, bot_database, copied, tmp_path, command):
-    baseline = tmp_path / "cutover.json"
+def test_rows_written_since_the_cutover_are_named(
+    ferry, bot_database, copied, cutover, tmp_path, command
+):
+    baseline = cutover
     if command == "verify":
         run = ferry("verify", bot_database, copied.dsn, "--report", baseline)
         assert run.code == 0

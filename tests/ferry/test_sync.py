@@ -6,12 +6,6 @@ import sqlite3
 import pytest
 
 
-@pytest.fixture
-def copied(ferry, bot_database, database):
-    assert ferry("copy", bot_database, database.dsn).code == 0
-    return database
-
-
 def change(path, *statements):
     connection = sqlite3.connect(path, isolation_level=None)
     for statement in statements:

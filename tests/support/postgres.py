@@ -1,9 +1,9 @@
 """A real PostgreSQL server for tests: own cluster, own user, own port, gone afterwards.
 
-The server's binaries come from ``/usr/lib/postgresql/<major>/bin`` (see
-``scripts/ensure_postgres.sh``). The cluster lives in a temporary directory, listens on a unix
-socket (no password) and on 127.0.0.1 (scram-sha-256, password ``PASSWORD``), and writes without
-fsync because nothing in it is worth keeping.
+The server's binaries come from ``/usr/lib/postgresql/<major>/bin`` (the distribution's) or
+``/usr/local/lib/postgresql/<major>/bin`` (see ``scripts/ensure_postgres.sh``). The cluster lives in
+a temporary directory, listens on a unix socket (no password) and on 127.0.0.1 (scram-sha-256,
+password ``PASSWORD``), and writes without fsync because nothing in it is worth keeping.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SUPERUSER = "postgres"
 PASSWORD = "test-cluster-password"
+DIRECTORIES = (Path("/usr/local/lib/postgresql"), Path("/usr/lib/postgresql"))  # the last one wins
 START_TIMEOUT = 60.0  # seconds
 SETTINGS = {
     "fsync": "off",
@@ -54,9 +55,17 @@ def installed_versions() -> dict[int, Path]:
     """Return ``{major: bin directory}`` of every installed server, ascending."""
     found = {
         int(path.parent.parent.name): path.parent
-        for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")
+        for directory in DIRECTORIES
+        for path in directory.glob("*/bin/postgres")
+        if path.parent.parent.name.isdigit()
     }
     return dict(sorted(found.items()))
+
+
+def chosen_versions() -> list[int]:
+    """Return the majors to test on, ascending: all that are installed, or ``TEST_PG_MAJOR``."""
+    chosen = os.environ.get("TEST_PG_MAJOR")
+    return [int(chosen)] if chosen else list(installed_versions())
 
 
 def _unprivileged_user() -> pwd.struct_passwd | None:
@@ -132,10 +141,10 @@ class Cluster:
         versions = installed_versions()
         if not versions:
             raise NoServerBinariesError(
-                "no PostgreSQL server below /usr/lib/postgresql; run scripts/ensure_postgres.sh"
+                "no PostgreSQL server is installed; run scripts/ensure_postgres.sh"
             )
         if major is None:
-            major = int(os.environ.get("TEST_PG_MAJOR") or next(iter(versions)))
+            major = chosen_versions()[0]
         return cls(major=major, bindir=versions[major], settings=settings)
 
     @property
@@ -255,12 +264,19 @@ class Cluster:
         )
 
     @contextlib.contextmanager
-    def fresh_database(self, prefix: str = "test") -> Iterator[Database]:
-        """Create an empty database with a name of its own; drop it afterwards."""
+    def fresh_database(
+        self, prefix: str = "test", template: str = "template0"
+    ) -> Iterator[Database]:
+        """Create a database with a name of its own, drop it afterwards.
+
+        It is empty, or a copy of the database ``template`` (to which nobody may be connected).
+        """
         database = self.database(f"{prefix}_{uuid.uuid4().hex[:12]}")
         name = sql.Identifier(database.name)
         with self.database(SUPERUSER).connect() as admin:
-            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template))
+            )
         try:
             yield database
         finally:
