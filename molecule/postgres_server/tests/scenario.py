@@ -55,6 +55,10 @@ class Machine:
         dsn = f"host={ADDRESS[server]} dbname=etlegacy_stats user={role} {options}"
         return self.psql(dsn, sql, PASSWORD[role])
 
+    def through_pgbouncer(self, role: str, sql: str, server: str = "database"):
+        """The same through the pool."""
+        return self.login(role, sql, server, f"port=6432 {VERIFIED}")
+
     def sql(self, sql: str, database: str = "postgres") -> str:
         """Ask the machine's own server as its superuser."""
         return self.ok(

@@ -94,6 +94,8 @@ def test_roles_have_no_more_than_they_need(server) -> None:
         "etlegacy_readonly|t|f",
         "postgres_backup|t|t",
         "postgres_monitor|t|f",
+        "postgres_pooler|t|f",
+        "postgres_pooler_lookup|f|f",
     ]
     superusers = server.sql("SELECT rolname FROM pg_roles WHERE rolsuper")
     assert superusers == "postgres"
