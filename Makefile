@@ -24,6 +24,14 @@ setup: venv ## Make the virtual environment with Ansible (.venv) and nothing els
 secrets: venv ## Generate passwords, CA and backup identity for INVENTORY=inventories/production
 	@python scripts/make_secrets.py $(INVENTORY)
 
+.PHONY: audit
+audit: venv ## Measure the servers of INVENTORY with lynis, ssh-audit, systemd-analyze and a port scan
+	@rm -f artifacts/audit.txt
+	failed=0
+	ansible-playbook -i $(INVENTORY) playbooks/audit.yml || failed=1
+	[ ! -e artifacts/audit.txt ] || cat artifacts/audit.txt
+	exit $$failed
+
 # --- see it work on this machine ---------------------------------------------------------------
 
 .PHONY: demo

@@ -22,17 +22,33 @@ description:
     that the role's tasks only touch what differs. Asks the live system where it can.
 options:
   packages: {description: Packages that are wanted., type: list, elements: str, default: []}
+  kernel_packages:
+    description: Packages that are wanted where the kernel is the host's own (no container).
+    type: list
+    elements: str
+    default: []
+  unwanted_packages:
+    description: Packages that must not be installed.
+    type: list
+    elements: str
+    default: []
   files:
     description: Files that are wanted, each with path, content, mode and optionally owner.
     type: list
     elements: dict
     default: []
   services:
-    description: Units that are wanted enabled and running, each with name and files it reads.
+    description:
+      - Units that are wanted enabled and running, each with name and files it reads. With
+        C(kernel) true only where the kernel is the host's own.
     type: list
     elements: dict
     default: []
   sysctl: {description: Kernel settings that are wanted., type: dict, default: {}}
+  mount_options:
+    description: Mount options that are wanted, by path; what is no mount point is skipped.
+    type: dict
+    default: {}
   user: {description: A user to describe., type: str}
   sshd_users:
     description: Users for whom the effective settings of sshd are asked (Match blocks count).
@@ -43,10 +59,18 @@ options:
 
 RETURN = """
 packages: {description: Missing packages., type: list}
+unwanted_packages: {description: Installed ones of the unwanted packages., type: list}
 files: {description: Paths of files that are missing or differ., type: list}
 services: {description: Units that are disabled or down or older than their files., type: list}
 absent_services: {description: Units that do not exist., type: list}
 sysctl: {description: Settings that differ and can be set on this kernel., type: list}
+mounts:
+  description: Mounts that lack an option, each with path, src, fstype and the options to have.
+  type: list
+own_kernel: {description: Whether this is no container., type: bool}
+weak_rsa_key: {description: Whether sshd's RSA key is missing or below 4096 bits., type: bool}
+weak_moduli: {description: Whether sshd may offer groups of fewer than 3072 bits., type: bool}
+audit_stale: {description: Whether the audit rules are newer than the loaded ones., type: bool}
 user: {description: Home and groups of the user; empty if there is none., type: dict}
 sshd: {description: Effective settings per user as sshd -T prints them., type: dict}
 listening: {description: TCP ports that are listened on beyond loopback., type: list}
@@ -57,14 +81,14 @@ guarded: {description: Whether a timer is set that reverts an unfinished change.
 """
 
 
-def missing_packages(module: AnsibleModule, names: list[str]) -> list[str]:
-    """Return those of the packages that are not installed."""
+def installed_packages(module: AnsibleModule, names: list[str]) -> list[str]:
+    """Return those of the packages that are installed."""
     if not names:
         return []
     query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]
     _, out, _ = module.run_command(query)  # fails where one is unknown to dpkg; so be it
     installed = {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
-    return [name for name in names if name not in installed]
+    return [name for name in names if name in installed]
 
 
 def differs(wish: dict) -> bool:
@@ -130,6 +154,45 @@ def differing_sysctl(wishes: dict) -> list[str]:
         if path.read_text().split() != str(value).split():
             found.append(name)
     return sorted(found)
+
+
+def lacking_mounts(wishes: dict) -> list[dict]:
+    """Return the mounts on one of the paths that lack an option, with all options to have."""
+    found = {}
+    for line in Path("/proc/mounts").read_text().splitlines():
+        source, path, kind, options = line.split()[:4]
+        lacking = [name for name in wishes.get(path, []) if name not in options.split(",")]
+        # What is mounted last on a path is what one sees there.
+        found.pop(path, None)
+        if lacking:
+            wanted = ",".join([options, *lacking])
+            found[path] = {"path": path, "src": source, "fstype": kind, "opts": wanted}
+    return list(found.values())
+
+
+def weak_rsa_key(module: AnsibleModule) -> bool:
+    """Return whether sshd's RSA host key is missing or has fewer than 4096 bits."""
+    key = "/etc/ssh/ssh_host_rsa_key.pub"
+    code, out, _ = module.run_command(["ssh-keygen", "-l", "-f", key])
+    return code != 0 or int(out.split()[0]) < 4096
+
+
+def weak_moduli() -> bool:
+    """Return whether sshd's list of Diffie-Hellman groups holds small ones."""
+    path = Path("/etc/ssh/moduli")
+    if not path.exists():
+        return False
+    # Date, type, tests, tries, size in bits less one, generator, modulus.
+    lines = (line.split(maxsplit=5) for line in path.read_text().splitlines())
+    return any(int(line[4]) < 3071 for line in lines if line and line[0].isdigit())
+
+
+def audit_stale() -> bool:
+    """Return whether the audit rules were written after they were last put together."""
+    loaded, rules = Path("/etc/audit/audit.rules"), Path("/etc/audit/rules.d/50-hardening.rules")
+    if not rules.exists():
+        return False
+    return not loaded.exists() or loaded.stat().st_mtime < rules.stat().st_mtime
 
 
 def described_user(name: str | None) -> dict:
@@ -201,24 +264,38 @@ def main() -> None:
     """Entry point for Ansible."""
     options = {
         "packages": {"type": "list", "elements": "str", "default": []},
+        "kernel_packages": {"type": "list", "elements": "str", "default": []},
+        "unwanted_packages": {"type": "list", "elements": "str", "default": []},
         "files": {"type": "list", "elements": "dict", "default": []},
         "services": {"type": "list", "elements": "dict", "default": []},
         "sysctl": {"type": "dict", "default": {}},
+        "mount_options": {"type": "dict", "default": {}},
         "user": {"type": "str"},
         "sshd_users": {"type": "list", "elements": "str", "default": []},
     }
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     wish = module.params
-    unfit, absent = unfit_services(module, wish["services"])
+    code, _, _ = module.run_command(["systemd-detect-virt", "--quiet", "--container"])
+    own_kernel = code != 0
+    packages = wish["packages"] + (wish["kernel_packages"] if own_kernel else [])
+    installed = installed_packages(module, packages + wish["unwanted_packages"])
+    services = [entry for entry in wish["services"] if own_kernel or not entry.get("kernel")]
+    unfit, absent = unfit_services(module, services)
     _, zone, _ = module.run_command(["readlink", "-f", "/etc/localtime"])
     code, _, _ = module.run_command(["systemctl", "is-active", "--quiet", "ssh.socket"])
     module.exit_json(
         changed=False,
-        packages=missing_packages(module, wish["packages"]),
+        packages=[name for name in packages if name not in installed],
+        unwanted_packages=[name for name in wish["unwanted_packages"] if name in installed],
         files=[entry["path"] for entry in wish["files"] if differs(entry)],
         services=unfit,
         absent_services=absent,
         sysctl=differing_sysctl(wish["sysctl"]),
+        mounts=lacking_mounts(wish["mount_options"]),
+        own_kernel=own_kernel,
+        weak_rsa_key=weak_rsa_key(module),
+        weak_moduli=weak_moduli(),
+        audit_stale=own_kernel and audit_stale(),
         user=described_user(wish["user"]),
         sshd=effective_sshd(module, wish["sshd_users"]),
         listening=listening_ports(),

@@ -24,6 +24,14 @@ options:
     type: list
     elements: dict
     required: true
+  settings:
+    description:
+      - Files of others in which only some settings are ours, each with C(path) and C(values) (name
+        to value, divided by white space as in login.defs). A line that is a comment stays one, a
+        file that does not exist is left so.
+    type: list
+    elements: dict
+    default: []
   absent:
     description: Paths of files that must not exist.
     type: list
@@ -57,6 +65,22 @@ def write(module: AnsibleModule, path: Path, content: str, mode: str) -> None:
         stream.write(content)
     Path(temporary).chmod(int(mode, 8))
     module.atomic_move(temporary, str(path), keep_dest_attrs=False)
+    path.chmod(int(mode, 8))  # a new file got the umask's
+
+
+def with_settings(content: str, values: dict[str, object]) -> str:
+    """Return the text with these settings; one that was not there is added at the end."""
+    lines = content.splitlines()
+    for name, value in values.items():
+        wanted = f"{name}\t{value}"
+        found = [at for at, line in enumerate(lines) if line.split()[:1] == [name]]
+        if not found:
+            lines.append(wanted)
+        elif len(found) > 1 or lines[found[0]].split() != wanted.split():
+            lines[found[0]] = wanted
+            for at in reversed(found[1:]):
+                del lines[at]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def main() -> None:
@@ -64,13 +88,20 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "files": {"type": "list", "elements": "dict", "required": True},
+            "settings": {"type": "list", "elements": "dict", "default": []},
             "absent": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     os.umask(0o022)
     changed, diffs = [], []
-    for wish in module.params["files"]:
+    wishes = list(module.params["files"])
+    for entry in module.params["settings"]:
+        content, mode = describe(Path(entry["path"]))
+        if content is not None:
+            text = with_settings(content, entry["values"])
+            wishes.append({"path": entry["path"], "content": text, "mode": mode or "0644"})
+    for wish in wishes:
         path = Path(wish["path"])
         content, mode = describe(path)
         if (content, mode) == (wish["content"], wish["mode"]):

@@ -1,0 +1,113 @@
+"""Measure this host with lynis and systemd-analyze, and print one JSON object.
+
+Usage (as root): audit_host.py [UNIT ...]
+
+lynis comes from the distribution's archive into a temporary directory that is removed at the end;
+nothing is installed. The units are those named, and those that /etc/systemd/system defines or
+changes: the ones that somebody here made. Standard library only, since it runs on the server.
+
+    {"distribution": "Debian 12", "units": {"etlegacy-bot.service": 1.4},
+     "lynis": {"version": "3.0.8", "index": 82, "warnings": [], "suggestions": ["AUTH-9286 …"]}}
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+UNITS = Path("/etc/systemd/system")
+CACHE = Path("/var/cache/apt/archives")
+
+
+def run(command: list[str], cwd: Path | None = None) -> str:
+    """Run a command and return what it prints; raises subprocess.CalledProcessError."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TERM": "dumb"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.stderr.write(f"{' '.join(command)}: {done.stderr or done.stdout}\n")
+        done.check_returncode()
+    return done.stdout
+
+
+def unpack_lynis(work: Path) -> Path:
+    """Put lynis into a directory below work, ready to run from there, and return it."""
+    kept = sorted(CACHE.glob("lynis_*.deb"))
+    if kept:
+        package = kept[-1]
+    else:
+        # apt drops its privileges for the download, to a user who must be able to write here.
+        run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "lynis"], cwd=work)
+        package = next(work.glob("lynis_*.deb"))
+    run(["dpkg-deb", "--extract", str(package), str(work / "package")])
+    place = work / "lynis"
+    shutil.copytree(work / "package/usr/share/lynis", place)
+    shutil.copytree(work / "package/etc/lynis", place, dirs_exist_ok=True)
+    shutil.copy(work / "package/usr/sbin/lynis", place)
+    return place
+
+
+def audit_with_lynis() -> dict:
+    """Run lynis and return its version, its index (0-100), warnings and suggestions."""
+    # Not below /tmp: that may be a small file system in memory.
+    work = Path(tempfile.mkdtemp(prefix="audit.", dir="/var/tmp"))
+    try:
+        place, report = unpack_lynis(work), work / "report.dat"
+        files = ["--report-file", str(report), "--log-file", str(work / "log")]
+        run(["./lynis", "audit", "system", "--quick", "--no-colors", *files], cwd=place)
+        lines = [line.partition("=") for line in report.read_text().splitlines()]
+    finally:
+        shutil.rmtree(work)
+    values = {name: value for name, _, value in lines}
+    found: dict[str, list[str]] = {"warning[]": [], "suggestion[]": []}
+    for name, _, value in lines:
+        if name in found:
+            test, text, *_ = value.split("|")
+            found[name].append(f"{test} {text}")
+    return {
+        "version": values["lynis_version"],
+        "index": int(values["hardening_index"]),
+        "warnings": found["warning[]"],
+        "suggestions": found["suggestion[]"],
+    }
+
+
+def own_units(named: list[str]) -> list[str]:
+    """Return the running services among those named and those of /etc/systemd/system."""
+    names = {path.name for path in UNITS.glob("*.service") if not path.is_symlink()}
+    names |= {path.name.removesuffix(".d") for path in UNITS.glob("*.service.d")}
+    names |= {"ssh.service", *named}
+    listed = run(["systemctl", "list-units", "--plain", "--no-legend", "--type=service", "--all"])
+    loaded = [line.split()[0] for line in listed.splitlines()]
+    # A template such as postgresql@.service stands for its instances.
+    return [
+        unit
+        for unit in loaded
+        if unit in names or ("@" in unit and f"{unit.split('@')[0]}@.service" in names)
+    ]
+
+
+def exposure(unit: str) -> float | None:
+    """Return how exposed systemd finds a unit: 0 (not at all) to 10; None where it cannot tell."""
+    shown = run(["systemd-analyze", "security", "--no-pager", unit]).strip().splitlines()
+    words = shown[-1].split() if shown else []
+    return float(words[words.index(f"{unit}:") + 1]) if f"{unit}:" in words else None
+
+
+def main() -> None:
+    """Measure and print."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    release = dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)
+    result = {
+        "distribution": f"{release['ID'].capitalize()} {release['VERSION_ID']}",
+        "lynis": audit_with_lynis(),
+        "units": {unit: exposure(unit) for unit in own_units(sys.argv[1:])},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
