@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferry import audit, ddl, existing, load, proof, reverse, server, snapshot, sync
+from ferry import audit, ddl, existing, load, proof, reverse, server, snapshot, sync, versions
 from ferry.census import Census, Hazard, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
 from ferry.names import NameHazard, find_name_hazards
@@ -225,6 +226,7 @@ class Journey:
             with server.transaction(dsn, write=True) as target:
                 self.report.target(server.describe(target, namespace))
                 server.lock_target(target, namespace)
+                server.check_owning(target, namespace, [table.name for table in schema.tables])
                 found = existing.compare_schemas(target, schema, census, namespace)
                 for line in found.notes:
                     self._warn(line)
@@ -295,7 +297,7 @@ class Journey:
         namespace: str,
         memories: dict[str, dict[str, Any]],
         source: Source,
-        totals: dict[str, tuple[list[str], proof.Total]],
+        totals: dict[str, tuple[proof.TableSides, proof.Total]],
     ) -> None:
         """Leave with each table what `reverse` and a later `sync` need to know.
 
@@ -305,11 +307,14 @@ class Journey:
         for name, memory in memories.items():
             if name in foreign or name not in totals:
                 continue
-            columns, total = totals[name]
+            sides, total = totals[name]
+            written = versions.take(target, sides)
             memory["proof"] = {
                 "source": source.sha256,
-                "columns": columns,
+                "rules": self._rules_digest(),
+                "columns": sides.names,
                 "total": [total.rows, total.low, total.high],
+                "versions": written.as_json() if written else None,
             }
             target.execute(ddl.comment(namespace, name, memory))
 
@@ -330,7 +335,7 @@ class Journey:
             self.report.not_carried(schema.not_carried)
             old = None
             if base is not None:
-                old = stack.enter_context(open_sqlite(base))
+                old = stack.enter_context(open_sqlite(base, check=False))
                 self.report.data["base"] = old.describe()
                 sync.check_same_schema(declared, read_schema(old.connection))
             bench = stack.enter_context(sync.workbench(source.uri, old.uri if old else None))
@@ -342,8 +347,13 @@ class Journey:
             target = stack.enter_context(server.transaction(dsn, write=True))
             self.report.target(server.describe(target, namespace))
             server.lock_target(target, namespace)
+            names = [table.name for table in schema.tables]
+            server.check_reading(target, namespace, names)
+            server.check_owning(target, namespace, names)
             delta = sync.Delta(bench, target, schema, namespace, fronts.place)
             memories = ddl.read_memories(target, namespace)
+            if old is not None and not _was_checked(old, memories):
+                old.start_check()
             with self.stage("compare"):
                 deltas = [self._find_delta(delta, table, old, memories) for table in schema.tables]
             census = delta.judge(deltas)
@@ -355,9 +365,7 @@ class Journey:
             self._show_deltas(deltas)
             with self.stage("prove"):
                 self._prove_sync(source, target, delta, deltas, namespace)
-            totals = {
-                item.table.name: (delta.sides(item.table).names, item.total) for item in deltas
-            }
+            totals = {item.table.name: (delta.sides(item.table), item.total) for item in deltas}
             self._refresh_memories(source, memories, schema, deltas)
             self._leave_memories(target, namespace, memories, source, totals)
             self._set_rows_aside()
@@ -382,12 +390,31 @@ class Journey:
             return delta.from_target(table)
         sides = delta.sides(table)
         kept = memories.get(table.name, {}).get("proof", {})
-        if kept.get("source") == base.sha256 and kept.get("columns") == sides.names:
+        known = None
+        if (kept.get("source"), kept.get("columns"), kept.get("rules")) == (
+            base.sha256,
+            sides.names,
+            self._rules_digest(),
+        ):
             total = proof.Total(*kept["total"])
+            known = versions.Versions.from_json(kept.get("versions"))
         else:  # the target was copied from another file; the proof will tell whether it matters
             base.connection.create_scalar_function("ferry_decimal", proof.ferry_decimal, 1)
             total = sides.sqlite_total(base.connection)
-        return delta.from_base(table, total)
+        found = delta.from_base(table, total)
+        # Without a key both databases were compared, whatever the base says.
+        if (
+            known
+            and table.primary_key
+            and versions.untouched(delta.target, sides, known, total.rows)
+        ):
+            found.versions = known
+        return found
+
+    def _rules_digest(self) -> str:
+        """Tell sets of rules apart: what a row is in PostgreSQL depends on them."""
+        rules = (self.rules.rules, self.rules.renames) if self.rules else ([], [])
+        return hashlib.sha256(repr(rules).encode()).hexdigest()
 
     def _show_deltas(self, deltas: list[sync.TableDelta]) -> None:
         for item in deltas:
@@ -408,7 +435,15 @@ class Journey:
         """Compare PostgreSQL's checksums with what SQLite's side must have now."""
         result = proof.Proof()
         for item in deltas:
-            there = proof.postgres_total(target, delta.sides(item.table))
+            there = self._total_after_sync(target, delta.sides(item.table), item)
+            if there is None:
+                there = proof.postgres_total(target, delta.sides(item.table))
+            else:
+                result.not_compared.append(
+                    f"table {item.table.name}: the contents of {there.rows - item.carried.rows} "
+                    "rows that nobody has written to since they were proven (`ferry verify` "
+                    "compares them again)"
+                )
             entry = proof.TableProof(
                 item.table.name,
                 rows_sqlite=item.total.rows,
@@ -430,6 +465,22 @@ class Journey:
             )
         result.structure = proof.compare_structure(target, delta.schema, namespace)
         self._show_proof(result)
+
+    def _total_after_sync(
+        self, target: psycopg.Connection, sides: proof.TableSides, item: sync.TableDelta
+    ) -> proof.Total | None:
+        """Return PostgreSQL's checksum from that of the rows carried just now, if that will do.
+
+        It does if all others are row versions that were proven; None if that cannot be said.
+        """
+        if item.versions is None:
+            return None
+        rows, proven = versions.count(target, sides, item.versions)
+        own = proof.postgres_total(target, sides, versions.OWN)
+        if rows != proven + own.rows:
+            return None
+        others = item.total.minus(item.carried)
+        return proof.Total(proven, others.low, others.high).plus(own)
 
     def _refresh_memories(
         self,
@@ -506,6 +557,7 @@ class Journey:
             self.report.not_carried(schema.not_carried)
             with server.transaction(dsn, write=False) as target:
                 self.report.target(server.describe(target, namespace))
+                server.check_reading(target, namespace, [table.name for table in schema.tables])
                 self._prove(source.connection, target, schema, namespace)
         self.screen.say("verified: both sides are equal")
         return "equal"
@@ -521,6 +573,7 @@ class Journey:
             server.transaction(dsn, write=False) as target,
         ):
             self.report.data["source"] = server.describe(target, namespace)
+            server.check_reading(target, namespace)
             memory = reverse.memory_from_comments(target, namespace)
             if kept is not None:
                 memory.learn(kept)
@@ -681,8 +734,14 @@ def _by_original_names(schema: Schema, hazard: Hazard) -> Hazard:
     return dataclasses.replace(hazard, table=table.original, column=columns)
 
 
-def _totals(result: proof.Proof) -> dict[str, tuple[list[str], proof.Total]]:
-    return {table.name: (table.columns, table.total) for table in result.tables}
+def _totals(result: proof.Proof) -> dict[str, tuple[proof.TableSides, proof.Total]]:
+    return {table.name: (table.sides, table.total) for table in result.tables if table.sides}
+
+
+def _was_checked(base: Source, memories: dict[str, dict[str, Any]]) -> bool:
+    """Tell whether all tables were proven against this very file, which was found sound then."""
+    kept = [memory.get("proof", {}).get("source") for memory in memories.values()]
+    return bool(kept) and all(digest == base.sha256 for digest in kept)
 
 
 def _write_draft(path: Path, census: Census) -> None:

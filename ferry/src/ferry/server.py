@@ -13,9 +13,17 @@ from psycopg.conninfo import conninfo_to_dict
 from ferry.errors import RefusedError, ServerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 CONNECT_TIMEOUT = 15  # seconds
+# A network that is gone without a word is noticed within two minutes, not after two hours. Seconds,
+# but for tcp_user_timeout: milliseconds.
+_LIFE_SIGNS = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "tcp_user_timeout": 90_000,
+}
 MINIMUM_VERSION = 130000
 
 # Settings of the transaction, so that neither the server's nor the client's defaults matter. LOCAL:
@@ -40,6 +48,10 @@ _HINTS = (
     ("root certificate file", "PGSSLROOTCERT must name a readable file with the CA"),
     ("server certificate for", "connect by the name that stands in the server's certificate"),
     ("no pg_hba.conf entry", "the server does not let this address, user or database in"),
+    (
+        "does not have CONNECT privilege",
+        "as the database's owner: GRANT CONNECT ON DATABASE (its name) TO (the role's)",
+    ),
     ("does not exist", "check the names of database and role"),
     ("Connection refused", "is the server running, and are host and port right?"),
     ("timeout expired", "is the address right, and does the firewall let this host in?"),
@@ -67,6 +79,7 @@ def connect(dsn: str) -> psycopg.Connection:
     options: dict[str, Any] = {"application_name": "ferry"}
     if "connect_timeout" not in parameters and "PGCONNECT_TIMEOUT" not in os.environ:
         options["connect_timeout"] = CONNECT_TIMEOUT
+    options |= {name: value for name, value in _LIFE_SIGNS.items() if name not in parameters}
     try:
         connection = psycopg.connect(dsn, prepare_threshold=None, **options)
     except psycopg.OperationalError as error:
@@ -183,6 +196,76 @@ def ensure_schema(connection: psycopg.Connection, namespace: str) -> None:
         raise RefusedError(
             f"the role {role} may not create tables in the schema {namespace}",
             f"as the schema's owner: {grant.as_string(connection)}",
+        )
+
+
+def check_reading(
+    connection: psycopg.Connection, namespace: str, tables: Collection[str] | None = None
+) -> None:
+    """Make sure that tables and their sequences may be read: those named, or all of the schema.
+
+    Raises RefusedError that names the GRANT.
+    """
+    role, usage = connection.execute(
+        "SELECT current_user, has_schema_privilege(oid, 'USAGE') FROM pg_namespace "
+        "WHERE nspname = %s",
+        (namespace,),
+    ).fetchone() or (None, True)
+    if role is None:
+        return  # there is no such schema; each command says itself what that means
+    kinds = {
+        kind
+        for (kind,) in connection.execute(
+            """
+            SELECT DISTINCT CASE c.relkind WHEN 'S' THEN 'SEQUENCES' ELSE 'TABLES' END
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
+            LEFT JOIN pg_class t ON t.oid = coalesce(d.refobjid, c.oid)
+            WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'S')
+              AND (%(tables)s::text[] IS NULL OR t.relname = ANY (%(tables)s))
+              AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass
+                              AND e.objid = c.oid AND e.deptype = 'e')
+              AND NOT CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                      ELSE has_table_privilege(c.oid, 'SELECT') END
+            """,
+            {"schema": namespace, "tables": None if tables is None else list(tables)},
+        )
+    }
+    place, receiver = sql.Identifier(namespace), sql.Identifier(role)
+    grants = [] if usage else [sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(place, receiver)]
+    grants += [
+        sql.SQL(f"GRANT SELECT ON ALL {kind} IN SCHEMA {{}} TO {{}}").format(place, receiver)
+        for kind in sorted(kinds, reverse=True)
+    ]
+    if grants:
+        raise RefusedError(
+            f"the role {role} may not read all tables in the schema {namespace}",
+            f"as their owner: {'; '.join(grant.as_string(connection) for grant in grants)}",
+        )
+
+
+def check_owning(connection: psycopg.Connection, namespace: str, tables: Collection[str]) -> None:
+    """Make sure that the tables belong to the role (or one it is a member of).
+
+    Foreign keys are dropped and made again, which only an owner may do. Raises RefusedError.
+    """
+    owners = connection.execute(
+        """
+        SELECT current_user, pg_get_userbyid(c.relowner), min(c.relname::text)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%s)
+          AND NOT pg_has_role(c.relowner, 'USAGE')
+        GROUP BY 1, 2
+        """,
+        (namespace, list(tables)),
+    ).fetchall()
+    if owners:
+        role, owner, table = owners[0]
+        grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(role))
+        raise RefusedError(
+            f"the table {table} belongs to {owner}, and {role} is no member of that role",
+            f"as a superuser, or as {owner} with the right to: {grant.as_string(connection)}",
         )
 
 
