@@ -369,8 +369,9 @@ class Journey:
             self._refresh_memories(source, memories, schema, deltas)
             self._leave_memories(target, namespace, memories, source, totals)
             self._set_rows_aside()
-            source.check_sound()
-            source.check_unchanged()
+            for file in filter(None, (source, old)):
+                file.check_sound()
+                file.check_unchanged()
         touched = sum(item.touched for item in deltas)
         self.screen.say(
             "carried and proven: both sides are equal"

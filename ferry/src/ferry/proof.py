@@ -144,7 +144,7 @@ class TableProof:
     differences: list[dict[str, Any]] = field(default_factory=list)
     memory: RowMemory | None = None
     total: Total = field(default_factory=Total)  # of SQLite's side
-    columns: list[str] = field(default_factory=list)  # in the order of the canonical form
+    sides: TableSides | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the table's entry in the report."""
@@ -219,9 +219,11 @@ class TableSides:
         """Return PostgreSQL's expression for a row's canonical form."""
         return self._row(1)
 
-    def postgres_hashes(self) -> str:
+    def postgres_hashes(self, where: str = "") -> str:
         """Return a sub-select of each row's md5, evaluated once (that is what OFFSET 0 is for)."""
-        return f"(SELECT md5({self.postgres_row()}) AS m FROM {self.place} OFFSET 0) AS hashes"
+        return (
+            f"(SELECT md5({self.postgres_row()}) AS m FROM {self.place} {where} OFFSET 0) AS hashes"
+        )
 
     def sqlite_rows(
         self, connection: apsw.Connection, beside: Sequence[str] = ()
@@ -254,12 +256,12 @@ class TableSides:
         return Total(count, low, high)
 
 
-def postgres_total(connection: psycopg.Connection, sides: TableSides) -> Total:
+def postgres_total(connection: psycopg.Connection, sides: TableSides, where: str = "") -> Total:
     """Let PostgreSQL add up the hashes of its rows."""
     row = connection.execute(
         "SELECT count(*), coalesce(sum(('x' || left(m, 16))::bit(64)::bigint), 0), "
         "coalesce(sum(('x' || right(m, 16))::bit(64)::bigint), 0) "
-        f"FROM {sides.postgres_hashes()}"
+        f"FROM {sides.postgres_hashes(where)}"
     ).fetchone()
     return Total(row[0], int(row[1]), int(row[2]))
 
@@ -356,7 +358,7 @@ class Comparison:
                 ).fetchone()
                 continue
             sides = self._sides(table, present[table.name])
-            proof.columns = sides.names
+            proof.sides = sides
             self._pairs.append((sides, proof))
         for name in sorted(set(present) - {table.name for table in self.schema.tables}):
             self.proof.not_compared.append(f"table {name}: only in PostgreSQL")

@@ -38,11 +38,15 @@ class Source:
     warnings: list[str]
     # To be called before anything is committed; raises RefusedError (by way of open_sqlite).
     check_unchanged: Callable[[], None]
-    integrity: _IntegrityCheck | None = None
+    integrity: _IntegrityCheck
+
+    def start_check(self) -> None:
+        """Start the integrity check; it runs beside what is done with the source."""
+        self.integrity.start()
 
     def check_sound(self) -> None:
-        """Wait for the integrity check; raises RefusedError if the file is damaged."""
-        if self.integrity is not None:
+        """Wait for the integrity check, if one runs; raises RefusedError for a damaged file."""
+        if self.integrity.started:
             problems = self.integrity.result()
             if problems:
                 raise RefusedError(
@@ -70,11 +74,17 @@ class _IntegrityCheck:
     """
 
     def __init__(self, uri: str) -> None:
+        self.started = False
+        self._uri = uri
         self._problems: list[str] = []
         self._error: BaseException | None = None
-        self._connection = sqlite.connect(uri)
         self._thread = threading.Thread(target=self._run, name="integrity check")
+
+    def start(self) -> None:
+        """Begin; may be called once."""
+        self._connection = sqlite.connect(self._uri)
         self._thread.start()
+        self.started = True
 
     def _run(self) -> None:
         try:
@@ -91,6 +101,8 @@ class _IntegrityCheck:
 
     def close(self) -> None:
         """Stop the check if it still runs."""
+        if not self.started:
+            return
         while self._thread.is_alive():
             self._connection.interrupt()
             self._thread.join(0.05)
@@ -111,10 +123,8 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
         digest = snapshot.sha256(path)
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(snapshot.open_source(path, begin=sqlite.begin))
-            integrity = None
-            if check:
-                integrity = _IntegrityCheck(opened.uri)
-                stack.callback(integrity.close)
+            integrity = _IntegrityCheck(opened.uri)
+            stack.callback(integrity.close)
             source = Source(
                 connection=opened.connection,
                 uri=opened.uri,
@@ -126,6 +136,8 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
                 check_unchanged=opened.check_unchanged,
                 integrity=integrity,
             )
+            if check:
+                source.start_check()
             try:
                 yield source
             except apsw.Error:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from ferry.census import Census
+    from ferry.versions import Versions
 
 _KEYS_PER_DELETE = 10_000
 
@@ -43,8 +44,11 @@ class TableDelta:
     # Rows to delete, by key (with a base) or by place (without one).
     keys: list[tuple[Any, ...]] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
-    # What the checksum of the table must be afterwards.
+    # What the checksum of the table must be afterwards, and of the rows in it that are carried.
     total: proof.Total = field(default_factory=proof.Total)
+    carried: proof.Total = field(default_factory=proof.Total)
+    # Who wrote the rows that are the base's, if nobody else has written to the table since.
+    versions: Versions | None = None
 
     @property
     def touched(self) -> bool:
@@ -175,7 +179,8 @@ class Delta:
         delta.deleted = len(gone)
         delta.keys = replaced + gone
         sides = self.sides(table)
-        delta.total = base_total.plus(sides.sqlite_total(self.bench))
+        delta.carried = sides.sqlite_total(self.bench)
+        delta.total = base_total.plus(delta.carried)
         delta.total = delta.total.minus(self._total_of_base_rows(table, sides, delta.keys))
         return delta
 
