@@ -20,15 +20,21 @@ if __name__ == "__main__":  # started as a script: make the checkout's packages 
 import discord
 from discord.ext import commands
 
+from bot.cogs.answers import Context, Help
 from bot.cogs.health_cog import HealthCog
 from bot.cogs.last_session_cog import LastSessionCog
+from bot.cogs.link_cog import LinkCog
+from bot.cogs.news_cog import NewsCog, RoundNews
+from bot.cogs.stats_cog import StatsCog
 from bot.core.database import (
     Database,
     DatabaseConfigurationError,
     DatabaseError,
     DatabaseSettings,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
 )
+from bot.core.players import AskedWrongError
 from bot.core.schema import check_schema
 from bot.core.settings import BotSettings, SettingsError, load_environment
 from bot.core.stats_watcher import StatsWatcher
@@ -37,26 +43,57 @@ from bot.core.systemd import notify
 log = logging.getLogger("bot")
 
 DISCORD_PAUSE = 30.0  # seconds
+LOGIN_PATIENCE = 15.0  # seconds that READY waits for Discord's word on our token
+
+
+class Services:
+    """What the Discord side works with; outlives each connection to Discord."""
+
+    def __init__(self, settings: BotSettings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self.news = RoundNews()
+        told = settings.discord_token is not None and settings.stats_channel is not None
+        # Where nobody tells the news, nobody takes them away.
+        self.watcher = StatsWatcher(settings, database, self.news.add if told else None)
+        self.discord_answered = asyncio.Event()  # logged in, or known to be out of reach
 
 
 class UltimateBot(commands.Bot):
     """The Discord side."""
 
-    def __init__(self, database: Database, watcher: StatsWatcher) -> None:
+    def __init__(self, services: Services) -> None:
         intents = discord.Intents.default()
         intents.message_content = True  # privileged: switch it on in the developer portal too
-        super().__init__(command_prefix="!", intents=intents)
-        self.database = database
-        self.watcher = watcher
+        super().__init__(
+            command_prefix="!",
+            intents=intents,
+            help_command=Help(),
+            case_insensitive=True,
+            # A player may call himself @everyone; the bot never pings anybody.
+            allowed_mentions=discord.AllowedMentions.none(),
+        )
+        self.services = services
 
     async def setup_hook(self) -> None:
         """Add the commands."""
-        await self.add_cog(LastSessionCog(self.database))
-        await self.add_cog(HealthCog(self.database, self.watcher))
+        services = self.services
+        await self.add_cog(LastSessionCog(services.database))
+        await self.add_cog(StatsCog(services.database))
+        await self.add_cog(LinkCog(services.database))
+        await self.add_cog(HealthCog(services.database, services.watcher))
+        if services.settings.stats_channel is not None:
+            channel = services.settings.stats_channel
+            await self.add_cog(NewsCog(self, services.database, channel, services.news))
+
+    async def get_context(self, origin: discord.Message, /, *, cls: type = Context) -> Context:
+        """Use our own way of answering."""
+        return await super().get_context(origin, cls=cls)
 
     async def on_ready(self) -> None:
-        """Say under which name we are on Discord."""
+        """Say under which name we are on Discord; comes again after a long interruption."""
         log.info("logged in as %s", self.user)
+        self.services.discord_answered.set()
 
     async def on_command_error(
         self, context: commands.Context, exception: commands.CommandError
@@ -64,11 +101,19 @@ class UltimateBot(commands.Bot):
         """Answer a command that failed; silence for commands of other bots."""
         if isinstance(exception, commands.CommandNotFound):
             return
-        if not isinstance(exception, commands.CommandInvokeError):  # the user's mistake
-            await context.send(str(exception))
-        elif isinstance(exception.original, DatabaseUnavailableError):
-            log.error("!%s: %s", context.command, exception.original)
+        cause = getattr(exception, "original", exception)
+        if isinstance(cause, AskedWrongError) or not isinstance(
+            exception, commands.CommandInvokeError
+        ):  # the player's mistake; the text says which
+            await context.send(str(cause))
+        elif isinstance(cause, DatabaseTimeoutError):
+            log.error("!%s: %s", context.command, cause)
+            await context.send("The database is too busy just now, try again in a minute.")
+        elif isinstance(cause, DatabaseUnavailableError):
+            log.error("!%s: %s", context.command, cause)
             await context.send("The database is away, try again in a minute.")
+        elif isinstance(cause, discord.Forbidden):
+            log.error("!%s: may not answer in #%s: %s", context.command, context.channel, cause)
         else:
             log.error("!%s failed", context.command, exc_info=exception.original)
             await context.send("That went wrong; the reason is in the bot's log.")
@@ -93,16 +138,23 @@ async def serve(settings: BotSettings, database: Database) -> None:
     try:
         await check_schema(database)
         log.info("database: %s", await database.health())
-        watcher = StatsWatcher(settings, database)
-        tasks.append(asyncio.create_task(watcher.run()))
+        services = Services(settings, database)
+        tasks.append(asyncio.create_task(services.watcher.run()))
         if settings.ssh is None:
             log.info("SSH_ENABLED is not true: only %s is watched", settings.local_stats)
         if settings.discord_token is None:
             log.info("DISCORD_BOT_TOKEN is not set: running without Discord")
         else:
-            tasks.append(
-                asyncio.create_task(run_discord(settings.discord_token, database, watcher))
+            tasks.append(asyncio.create_task(run_discord(settings.discord_token, services)))
+            # A token that Discord refuses is no start; a Discord that is away must not stop one.
+            answered = asyncio.create_task(services.discord_answered.wait())
+            await asyncio.wait(
+                [answered, *tasks], timeout=LOGIN_PATIENCE, return_when=asyncio.FIRST_COMPLETED
             )
+            answered.cancel()
+            for task in tasks:
+                if task.done():
+                    await task  # raises what ended it
         log.info("ready")
         notify("READY=1\nSTATUS=ready")
         await asyncio.gather(*tasks)
@@ -113,7 +165,7 @@ async def serve(settings: BotSettings, database: Database) -> None:
         await database.close()
 
 
-async def run_discord(token: str, database: Database, watcher: StatsWatcher) -> None:
+async def run_discord(token: str, services: Services) -> None:
     """Keep the Discord side running; the import goes on while Discord is away.
 
     Raises:
@@ -122,7 +174,7 @@ async def run_discord(token: str, database: Database, watcher: StatsWatcher) -> 
     """
     while True:
         try:
-            async with UltimateBot(database, watcher) as bot:
+            async with UltimateBot(services) as bot:
                 await bot.start(token)  # reconnects by itself once it was logged in
         except discord.LoginFailure as error:
             raise SettingsError(f"Discord refuses DISCORD_BOT_TOKEN: {error}") from error
@@ -133,6 +185,7 @@ async def run_discord(token: str, database: Database, watcher: StatsWatcher) -> 
             ) from error
         except (OSError, discord.DiscordException) as error:
             log.error("Discord: %s; next try in %.0f s", error, DISCORD_PAUSE)
+            services.discord_answered.set()
         await asyncio.sleep(DISCORD_PAUSE)
 
 

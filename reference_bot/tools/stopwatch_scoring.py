@@ -21,17 +21,27 @@ if __name__ == "__main__":
 from bot.core.database import Database, DatabaseError, DatabaseSettings, Row, Session
 from bot.core.settings import load_environment
 from bot.core.stats_parser import AXIS, seconds
-from bot.core.team_history import TEAM_NAMES, matches_of_session
+from bot.core.team_history import TEAM_NAMES, Match, matches_of_session
 
 
 @dataclass(frozen=True)
 class MatchScore:
     """The result of one match."""
 
-    map_name: str
+    match: Match
     first_time: str  # round 1, M:SS
     second_time: str | None  # round 2; None when it was not played
     points: tuple[int, int]  # Team A, Team B
+
+    @property
+    def map_name(self) -> str:
+        """Where it was played."""
+        return self.match.map_name
+
+
+def is_timed(round_: Row) -> bool:
+    """Whether both times of a round are known; old rows may lack them."""
+    return bool(round_["time_limit"] and round_["actual_time"])
 
 
 def attackers_win(first: Row, second: Row) -> int | None:
@@ -63,7 +73,7 @@ async def score_session(source: Database | Session, gaming_session_id: int) -> l
         if first is None:
             continue
         points = (0, 0)
-        if second is not None:
+        if second is not None and is_timed(first) and is_timed(second):
             winner = attackers_win(first, second)
             # Team A attacked in round 1 if it was Axis and Axis did not defend, or the reverse.
             a_was_axis = match.began_as_axis == 0
@@ -71,7 +81,7 @@ async def score_session(source: Database | Session, gaming_session_id: int) -> l
             points = (1, 1) if winner is None else (2, 0) if winner == a_attacked_in else (0, 2)
         scores.append(
             MatchScore(
-                match.map_name,
+                match,
                 first["actual_time"],
                 second["actual_time"] if second is not None else None,
                 points,

@@ -41,6 +41,7 @@ class BotSettings:
     settle_time: float = 2.0  # a file must stay unchanged this long before it is fetched
     database_wait: float = 60.0  # patience with an unreachable database at the start
     discord_token: str | None = field(default=None, repr=False)
+    stats_channel: int | None = None  # where each new round is told; None: nowhere
     log_level: str = "INFO"
 
     @property
@@ -67,6 +68,7 @@ class BotSettings:
             settle_time=_seconds(values, "STATS_SETTLE_SECONDS", 2.0),
             database_wait=_seconds(values, "DATABASE_START_WAIT_SECONDS", 60.0),
             discord_token=values.get("DISCORD_BOT_TOKEN"),
+            stats_channel=_channel(values.get("STATS_CHANNEL_ID")),
             log_level=level,
         )
 
@@ -101,6 +103,15 @@ def _ssh(values: Mapping[str, str]) -> SshSettings | None:
         known_hosts=files["SSH_KNOWN_HOSTS"],
         directory=values["REMOTE_STATS_PATH"],
     )
+
+
+def _channel(text: str | None) -> int | None:
+    if text is not None and not (text.isascii() and text.isdigit()):
+        raise SettingsError(
+            f"STATS_CHANNEL_ID={text}: must be a channel's id, a number of some 18 digits "
+            "(Discord: switch on developer mode, right-click the channel, copy id)"
+        )
+    return int(text) if text else None
 
 
 def _seconds(values: Mapping[str, str], name: str, default: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bot.core.database import Database, DatabaseError, DatabaseValueError
 from bot.core.round_import import files_in, import_file, note_failure, processed_files
@@ -29,9 +29,23 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between tries while the databa
 class StatsWatcher:
     """Looks for new stats files, for ever."""
 
-    def __init__(self, settings: BotSettings, database: Database) -> None:
+    def __init__(
+        self,
+        settings: BotSettings,
+        database: Database,
+        on_import: Callable[[Sequence[StatsFileName]], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            settings: where the files are.
+            database: where the rounds go.
+            on_import: is told after each look which files' rounds were imported.
+
+        """
         self._settings = settings
         self._database = database
+        self._on_import = on_import
         self._source = StatsSource(settings.ssh) if settings.ssh else None
         self._remote: dict[str, RemoteFile] = {}  # the game server's files at the last look
         # Files that could not be imported, and what they and their first round looked like then:
@@ -82,17 +96,21 @@ class StatsWatcher:
             if text not in done
             and (text not in self._failed or self._failed[text] != self._appearance(name, known))
         )
-        imported = 0
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
-            notify(f"STATUS=importing: {start} of {len(new)} files are done")
-            try:
-                await self._fetch(batch, known)
-            except SourceError as error:
-                problem = f"the game server: {error}"
-            imported += await self._import(batch, known)
+        imported: list[StatsFileName] = []
+        try:
+            for start in range(0, len(new), BATCH):
+                batch = new[start : start + BATCH]
+                notify(f"STATUS=importing: {start} of {len(new)} files are done")
+                try:
+                    await self._fetch(batch, known)
+                except SourceError as error:
+                    problem = f"the game server: {error}"
+                await self._import(batch, known, imported)
+        finally:  # an outage in the middle takes nothing back
+            if imported and self._on_import:
+                self._on_import(imported)
         self._report(problem)
-        return imported
+        return len(imported)
 
     async def _settled(self, done: set[str]) -> dict[str, RemoteFile]:
         """List the game server's files without those that are being written just now."""
@@ -145,9 +163,10 @@ class StatsWatcher:
         self,
         names: Sequence[StatsFileName],
         known: Mapping[str, StatsFileName],
-    ) -> int:
+        imported: list[StatsFileName],
+    ) -> None:
+        """Import files that are here; what was new is added to ``imported`` at once."""
         here = files_in(self._settings.local_stats)
-        imported = 0
         for name in names:
             partner = _first_round(name, known)
             if name.text not in here or (partner and partner.text not in here):
@@ -161,10 +180,10 @@ class StatsWatcher:
                 self._failed[name.text] = self._appearance(name, known)
             else:
                 self._failed.pop(name.text, None)
-                imported += new
-                self.imported += new
+                if new:
+                    imported.append(name)
+                    self.imported += 1
                 log.info("%s %s", name.text, "imported" if new else "was imported before")
-        return imported
 
     def _report(self, problem: str | None) -> None:
         if problem is not None:

@@ -1,0 +1,205 @@
+"""A player's record, and the leaderboards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from bot.core.database import Database, Row
+from bot.core.players import AskedWrongError, KnownPlayer, known_players
+
+# Weapons whose hits per shot mean something; explosives exceed 100 %.
+BULLETS = (
+    "WS_LUGER", "WS_COLT", "WS_MP40", "WS_THOMPSON", "WS_STEN", "WS_FG42", "WS_MG42",
+    "WS_BROWNING", "WS_CARBINE", "WS_KAR98", "WS_GARAND", "WS_K43", "WS_MP34",
+)  # fmt: skip
+LATEST_SESSIONS = 5
+PLACES = 10
+FEWEST_ROUNDS = 10  # to stand in a leaderboard
+
+
+def ratio(part: float, whole: float) -> float:
+    """Divide; by nothing gives 0."""
+    return float(part) / float(whole) if whole else 0.0
+
+
+@dataclass(frozen=True)
+class PlayerReport:
+    """Everything on a player's card."""
+
+    player: KnownPlayer
+    totals: Row  # sums by column, rounds, won, first, last (dates), best_spree
+    weapons: list[Row]  # weapon_name, kills, headshots, hits, shots; most kills first
+    sessions: list[Row]  # the latest: date, damage, seconds, kills, deaths
+
+    @property
+    def dpm(self) -> float:
+        """Damage per minute."""
+        return 60 * ratio(self.totals["damage_given"], self.totals["seconds"])
+
+    @property
+    def kd(self) -> float:
+        """Kills per death; all kills where there was no death."""
+        return ratio(self.totals["kills"], self.totals["deaths"] or 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Hits per shot in percent, bullets only."""
+        bullets = [row for row in self.weapons if row["weapon_name"] in BULLETS]
+        hits, shots = (sum(row[name] for row in bullets) for name in ("hits", "shots"))
+        return 100 * ratio(hits, shots)
+
+
+async def player_report(database: Database, player: KnownPlayer) -> PlayerReport:
+    """Sum up all rounds of a player."""
+    async with database.session() as session:
+        totals = await session.fetch_one(
+            """
+            SELECT COUNT(*) AS rounds, SUM(p.kills) AS kills, SUM(p.deaths) AS deaths,
+                   SUM(p.headshots) AS headshots, SUM(p.damage_given) AS damage_given,
+                   SUM(p.damage_received) AS damage_received, SUM(p.gibs) AS gibs,
+                   SUM(p.team_kills) AS team_kills, SUM(p.self_kills) AS self_kills,
+                   SUM(p.revives_given) AS revives_given, SUM(p.times_revived) AS times_revived,
+                   SUM(p.time_played_seconds) AS seconds, MAX(p.killing_spree) AS best_spree,
+                   SUM(p.dynamites_planted + p.objectives_stolen) AS objectives,
+                   SUM(CASE WHEN r.winner_team = p.team THEN 1 ELSE 0 END) AS won,
+                   MIN(r.round_date) AS first, MAX(r.round_date) AS last
+            FROM player_comprehensive_stats p JOIN rounds r ON r.id = p.round_id
+            WHERE p.player_guid = ?
+            """,
+            player.guid,
+        )
+        weapons = await session.fetch_all(
+            """
+            SELECT weapon_name, SUM(kills) AS kills, SUM(headshots) AS headshots,
+                   SUM(hits) AS hits, SUM(shots) AS shots
+            FROM weapon_comprehensive_stats WHERE player_guid = ?
+            GROUP BY weapon_name ORDER BY SUM(kills) DESC, weapon_name
+            """,
+            player.guid,
+        )
+        sessions = await session.fetch_all(
+            """
+            SELECT MIN(r.round_date) AS date, SUM(p.damage_given) AS damage,
+                   SUM(p.time_played_seconds) AS seconds, SUM(p.kills) AS kills,
+                   SUM(p.deaths) AS deaths
+            FROM player_comprehensive_stats p JOIN rounds r ON r.id = p.round_id
+            WHERE p.player_guid = ? AND r.gaming_session_id IS NOT NULL
+            GROUP BY r.gaming_session_id
+            ORDER BY MAX(r.round_date) DESC, r.gaming_session_id DESC LIMIT ?
+            """,
+            player.guid,
+            LATEST_SESSIONS,
+        )
+    return PlayerReport(player, totals, weapons, sessions)
+
+
+# ----------------------------------------------------------------------------------- leaderboards
+
+
+@dataclass(frozen=True)
+class Category:
+    """One kind of leaderboard."""
+
+    title: str
+    value: str  # SQL over a player's rows p (or weapon rows w) and rounds r
+    form: str  # how a value is written
+    weapons: bool = False
+
+
+_PER_DEATH = "CASE WHEN SUM(p.deaths) = 0 THEN 1 ELSE SUM(p.deaths) END"
+CATEGORIES = {
+    "dpm": Category(
+        "Damage per minute",
+        "SUM(p.damage_given) * 60.0 / NULLIF(SUM(p.time_played_seconds), 0)",
+        "{:.0f} DPM",
+    ),
+    "kills": Category("Kills", "SUM(p.kills)", "{:,} kills"),
+    "kd": Category("Kills per death", f"SUM(p.kills) * 1.0 / {_PER_DEATH}", "{:.2f}"),
+    "damage": Category("Damage", "SUM(p.damage_given)", "{:,}"),
+    "headshots": Category("Headshot kills", "SUM(p.headshot_kills)", "{:,} headshot kills"),
+    "accuracy": Category(
+        "Accuracy (bullets)",
+        "SUM(w.hits) * 100.0 / NULLIF(SUM(w.shots), 0)",
+        "{:.1f} %",
+        weapons=True,
+    ),
+    "revives": Category("Revives", "SUM(p.revives_given)", "{:,} revives"),
+    "wins": Category(
+        "Rounds won",
+        "SUM(CASE WHEN r.winner_team = p.team THEN 1 ELSE 0 END) * 100.0 / COUNT(*)",
+        "{:.0f} % won",
+    ),
+    "rounds": Category("Rounds played", "COUNT(*)", "{:,} rounds"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """One line of a leaderboard."""
+
+    name: str
+    value: str  # as it is written
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The best of a category."""
+
+    title: str
+    since: str | None  # date, inclusive
+    fewest_rounds: int
+    places: list[Place]
+
+
+async def leaderboard(database: Database, category: str, days: int | None = None) -> Leaderboard:
+    """Rank the players.
+
+    Args:
+        database: where the rounds are.
+        category: a key of CATEGORIES.
+        days: only so many days up to the newest round; None for all time.
+
+    Raises:
+        AskedWrongError: there is no such category.
+
+    """
+    chosen = CATEGORIES.get(category)
+    if chosen is None:
+        raise AskedWrongError(
+            f"There is no leaderboard of that kind. There are: {', '.join(CATEGORIES)}."
+        )
+    since = None
+    if days is not None:
+        newest = await database.fetch_value("SELECT MAX(round_date) FROM rounds")
+        if newest is not None:
+            since = str(date.fromisoformat(newest) - timedelta(days=days - 1))
+    if chosen.weapons:
+        table = "weapon_comprehensive_stats w JOIN rounds r ON r.id = w.round_id"
+        condition = f"w.weapon_name IN ({', '.join('?' * len(BULLETS))})"
+        guid, rounds = "w.player_guid", "COUNT(DISTINCT w.round_id)"
+    else:  # (round, player) is unique here
+        table = "player_comprehensive_stats p JOIN rounds r ON r.id = p.round_id"
+        condition = "p.team IN (1, 2)"
+        guid, rounds = "p.player_guid", "COUNT(*)"
+    statement = (
+        f"SELECT {guid} AS guid, {rounds} AS rounds, {chosen.value} AS value FROM {table} "
+        f"WHERE {condition} AND r.round_date >= ? GROUP BY {guid} "
+        f"HAVING {rounds} >= ? AND {chosen.value} > 0 ORDER BY {chosen.value} DESC, {guid} LIMIT ?"
+    )
+    parameters = [*(BULLETS if chosen.weapons else ()), since or ""]
+    for fewest in (FEWEST_ROUNDS, 1):  # a young community has nobody with that many
+        rows = await database.fetch_all(statement, *parameters, fewest, PLACES)
+        if rows:
+            break
+    players = await known_players(database)
+    places = [
+        Place(
+            players[row["guid"]].name if row["guid"] in players else row["guid"],
+            chosen.form.format(row["value"]),
+            row["rounds"],
+        )
+        for row in rows
+    ]
+    return Leaderboard(chosen.title, since, fewest, places)
