@@ -469,7 +469,8 @@ def show(config: Config, stamp: str | None) -> dict[str, Any]:
         names = ", ".join(manifest["stamp"] for manifest in all_of_them) or "none"
         raise BackupError(
             f"no backup {stamp or ''} in {config.directory}; there are: {names}. "
-            "`ansible-playbook playbooks/backup.yml` makes one."
+            "`ansible-playbook playbooks/backup.yml` makes one; on a server that is new, "
+            "`playbooks/restore.yml -e restore_from=keeper` takes one from the other host."
         )
     return found[0]
 

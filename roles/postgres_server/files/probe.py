@@ -2,8 +2,8 @@
 
 One call in place of one per module: whatever is found to be as it should be is not touched again.
 Runs under the host's own Python (3.10 or newer), standard library only. Argument: a JSON object
-with `major`, and the names to look for in `files`, `texts`, `packages`, `units`, `users` and
-`newer_than`.
+with `major`, `archive` (stanza and paths), and the names to look for in `files`, `texts`,
+`packages`, `units`, `users` and `newer_than`.
 """
 
 from __future__ import annotations
@@ -80,6 +80,42 @@ def state_of(path: str) -> str:
     return f"{kind} {status.st_mode & 0o7777:04o} {file.owner()} {file.group()}"
 
 
+def archive(major: str, asked: dict) -> dict:
+    """Return which of the archive's files are there, and whether it has a backup of this cluster.
+
+    The latter is false where there is no archive or nobody asks for a stanza.
+    """
+    found = {"leftovers": [path for path in asked["paths"] if Path(path).exists()], "good": False}
+    if not asked["stanza"] or not Path("/usr/bin/pgbackrest").exists():
+        return found
+    info = subprocess.run(
+        [
+            *("runuser", "-u", "postgres", "--", "pgbackrest"),
+            *(f"--stanza={asked['stanza']}", "--output=json", "info"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=False,  # judged by what it prints
+    )
+    control = subprocess.run(
+        [
+            f"/usr/lib/postgresql/{major}/bin/pg_controldata",
+            f"--pgdata=/var/lib/postgresql/{major}/main",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+        check=False,
+    )
+    stanzas = json.loads(info.stdout) if info.returncode == 0 else []
+    if stanzas and stanzas[0]["status"]["code"] == 0:
+        newest = stanzas[0]["backup"][-1]["database"]["id"]
+        system = {each["id"]: each["system-id"] for each in stanzas[0]["db"]}[newest]
+        found["good"] = f"identifier: {system}" in " ".join(control.stdout.split())
+    return found
+
+
 def text_of(path: str) -> str:
     """Return what stands in a file; nothing without it."""
     file = Path(path)
@@ -140,6 +176,7 @@ def main(asked: dict) -> None:
                 "memory_mb": memory_mb(),
                 "certificate": certificate(),
                 "files": {path: state_of(path) for path in asked["files"]},
+                "archive": archive(major, asked["archive"]),
                 "texts": {path: text_of(path) for path in asked["texts"]},
                 "packages": installed(asked["packages"]),
                 "units_amiss": units_amiss(asked["units"]),
