@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ferry.cli import app
+from support import sqlite_states
 from support.postgres import Cluster, chosen_versions
 from typer.testing import CliRunner
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-    from support.postgres import Database
+    from support import sqlite_states
+from support.postgres import Database
 
 FERRY = Path(__file__).parents[2] / "ferry"
 
@@ -145,6 +147,18 @@ def own_bot_database(bot_database: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "bot.db"
     copy.write_bytes(bot_database.read_bytes())
     return copy
+
+
+@pytest.fixture
+def make_state(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Leave a database of 1,000 rows in a directory of its own, in one of the known states."""
+
+    def make(mode: str, end: str) -> Path:
+        directory = tmp_path / "source"
+        directory.mkdir()
+        return sqlite_states.make(directory / "bot.db", mode, end)
+
+    return make
 
 
 @pytest.fixture

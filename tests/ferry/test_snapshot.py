@@ -1,45 +1,17 @@
 """snapshot.py: consistent copies of files in every state, and the source untouched."""
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.sqlite_states import DAMAGES, STATES, spoil
 
 from ferry import snapshot
 
 PROGRAM = Path(__file__).parents[2] / "ferry/src/ferry/snapshot.py"
-CRASHER = """
-import os, sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
-connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
-connection.execute("BEGIN")
-connection.executemany("INSERT INTO t VALUES (?, 'committed')", ((i,) for i in range(1000)))
-connection.execute("COMMIT")
-if sys.argv[3] == "mid-write":
-    connection.execute("PRAGMA cache_size = 2")
-    connection.execute("BEGIN")
-    connection.execute("UPDATE t SET b = hex(randomblob(300))")
-if sys.argv[3] == "close":
-    connection.close()
-os._exit(0)
-"""
-
-
-@pytest.fixture
-def make_state(tmp_path):
-    def make(mode, end):
-        directory = tmp_path / "source"
-        directory.mkdir()
-        path = directory / "bot.db"
-        subprocess.run([sys.executable, "-c", CRASHER, path, mode, end], check=True)
-        return path
-
-    return make
 
 
 def rows_of(path):
@@ -49,17 +21,7 @@ def rows_of(path):
     return rows
 
 
-@pytest.mark.parametrize(
-    ("mode", "end", "companions", "removed"),
-    [
-        pytest.param("DELETE", "close", [], [], id="rollback mode, at rest"),
-        pytest.param("DELETE", "mid-write", ["-journal"], [], id="hot journal"),
-        pytest.param("WAL", "close", [], [], id="WAL, closed in order"),
-        pytest.param("WAL", "exit", ["-wal", "-shm"], [], id="WAL, program died"),
-        pytest.param("WAL", "exit", ["-wal"], ["-shm"], id="WAL with pages, without -shm"),
-        pytest.param("WAL", "mid-write", ["-wal", "-shm"], [], id="WAL, died in a write"),
-    ],
-)
+@pytest.mark.parametrize(("mode", "end", "companions", "removed"), STATES)
 def test_every_state_gives_what_was_committed(
     make_state, tmp_path, contents_of, mode, end, companions, removed
 ):
@@ -126,53 +88,15 @@ def test_a_locked_file_is_refused_after_a_wait(make_state, tmp_path, monkeypatch
     assert not (tmp_path / "out.db").exists()
 
 
-def spoil(path, kind):
-    raw = bytearray(path.read_bytes())
-    if kind == "truncated":
-        del raw[-4096:]
-    elif kind == "text":
-        raw = bytearray(b"CREATE TABLE t (a);" * 50)
-    elif kind == "empty":
-        raw = bytearray()
-    elif kind == "page":
-        raw[4096:8192] = os.urandom(4096)
-    path.write_bytes(raw)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("truncated", "is cut off"),
-        ("text", "is not a SQLite 3 database"),
-        ("empty", "is empty"),
-        ("page", "is damaged"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "message"), DAMAGES.items())
 def test_what_is_no_whole_database_is_refused_with_a_way_out(make_state, tmp_path, kind, message):
     path = make_state("DELETE", "close")
     spoil(path, kind)
     with pytest.raises(snapshot.SnapshotError, match=message) as caught:
         snapshot.take(str(path), str(tmp_path / "out.db"))
-    if kind in ("truncated", "page"):
+    if kind in ("truncated", "page", "index"):
         assert ".recover" in str(caught.value)
     assert not (tmp_path / "out.db").exists()
-
-
-def test_an_index_that_disagrees_with_its_table_is_found(tmp_path):
-    path = tmp_path / "bad.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript(
-        "CREATE TABLE t (a, b); CREATE INDEX i ON t (a);"
-        "INSERT INTO t SELECT value, value FROM json_each('[1,2,3,4,5]');"
-        "PRAGMA writable_schema = ON;"
-        "UPDATE sqlite_master SET sql = 'CREATE INDEX i ON t (b)' WHERE name = 'i';"
-        "PRAGMA writable_schema = RESET; UPDATE t SET b = b + 10;"
-        "PRAGMA writable_schema = ON;"
-        "UPDATE sqlite_master SET sql = 'CREATE INDEX i ON t (a)' WHERE name = 'i'"
-    )
-    connection.close()
-    with pytest.raises(snapshot.SnapshotError, match="index i"):
-        snapshot.take(str(path), str(tmp_path / "out.db"))
 
 
 def test_oddly_typed_values_are_no_damage(tmp_path):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from ferry import snapshot, sqlite
-from ferry.errors import RefusedError
+from ferry.errors import DifferentError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,8 +140,8 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
                 source.start_check()
             try:
                 yield source
-            except apsw.Error:
-                source.check_sound()  # says more than the first error that damage leads to
+            except (apsw.Error, DifferentError):
+                source.check_sound()  # says more than the first thing that damage leads to
                 raise
             source.check_sound()
     except snapshot.SnapshotError as error:
