@@ -1,9 +1,14 @@
-"""kill -9, a stopped server: the target is as it was, and the same command then completes."""
+"""Whatever is cut, killed, stopped or full: the target is as it was, and a second run completes."""
 
+import contextlib
 import os
 import signal
+import socket
+import sqlite3
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -59,6 +64,15 @@ def wait_for_the_copy_to_begin(database):
     pytest.fail("the copy never began")
 
 
+def kill_after(seconds, database, *command):
+    """Kill a ferry that has run for so long, and wait until the server knows."""
+    process = start(*command)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_for_the_session_to_end(database)
+
+
 def wait_for_the_session_to_end(database):
     with database.connect() as connection:
         for _ in range(100):
@@ -72,27 +86,111 @@ def wait_for_the_session_to_end(database):
     pytest.fail("the server still runs the killed ferry's session")
 
 
-def test_killed_at_any_moment_it_leaves_all_or_nothing(larger_database, database, contents_of):
-    before = contents_of(larger_database.parent)
+def test_killed_at_any_moment_it_leaves_all_or_nothing(bot_database, database, contents_of):
+    before = contents_of(bot_database.parent)
     started = time.monotonic()
-    process = start("copy", larger_database, database.dsn, "--schema", "measure")
+    process = start("copy", bot_database, database.dsn, "--schema", "measure")
     assert process.wait() == 0, process.stderr.read()
     whole = time.monotonic() - started
-    for tenth in (3, 5, 7, 8, 9):
-        process = start("copy", larger_database, database.dsn)
-        time.sleep(whole * tenth / 10)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        wait_for_the_session_to_end(database)
+    for part in (0.4, 0.6, 0.7, 0.8, 0.9):
+        kill_after(whole * part, database, "copy", bot_database, database.dsn)
         if tables(database):
             break  # it was quick enough to finish; the next check is that it is complete
-    assert contents_of(larger_database.parent) == before
-    process = start("copy", larger_database, database.dsn)
+    assert contents_of(bot_database.parent) == before
+    process = start("copy", bot_database, database.dsn)
     _, err = process.communicate()
     assert process.returncode == 0, err
     assert tables(database) == 7
-    process = start("verify", larger_database, database.dsn)
+    process = start("verify", bot_database, database.dsn)
     assert process.wait() == 0, process.stderr.read()
+
+
+def test_a_sync_killed_at_any_moment_can_be_repeated(
+    ferry, bot_database, own_bot_database, database
+):
+    assert ferry("copy", bot_database, database.dsn).code == 0
+    connection = sqlite3.connect(own_bot_database, isolation_level=None)
+    connection.execute("UPDATE weapon_comprehensive_stats SET kills = kills + 1")
+    connection.execute("DELETE FROM processed_files WHERE id % 2")
+    connection.close()
+    command = ("sync", own_bot_database, database.dsn, "--base", bot_database)
+    started = time.monotonic()
+    process = start("verify", bot_database, database.dsn)
+    assert process.wait() == 0, process.stderr.read()
+    whole = time.monotonic() - started
+    for part in (0.7, 0.9, 1.1):
+        kill_after(whole * part, database, *command)
+        codes = [
+            ferry("verify", path, database.dsn).code for path in (bot_database, own_bot_database)
+        ]
+        assert sorted(codes) == [0, 4], "neither the old nor the new state"
+    run = ferry(*command[:3])
+    assert run.code == 0, run
+    assert ferry("verify", own_bot_database, database.dsn).code == 0
+
+
+def test_two_ferries_at_once(ferry, larger_database, database):
+    process = start("copy", larger_database, database.dsn)
+    wait_for_the_copy_to_begin(database)
+    run = ferry("copy", larger_database, database.dsn)
+    assert run.code == 3, run
+    assert "another ferry" in run.err
+    assert process.wait() == 0, process.stderr.read()
+    assert ferry("copy", larger_database, database.dsn).report["outcome"] == "nothing to do"
+
+
+class Wire:
+    """A TCP connection to the server that is cut after so many bytes have gone to it."""
+
+    def __init__(self, database, length):
+        self.database = database
+        self.left = length
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        client, _ = self.listener.accept()
+        server = socket.create_connection((self.database.host, self.database.port))
+        back = threading.Thread(target=self._pass_on, args=(server, client, False), daemon=True)
+        back.start()
+        self._pass_on(client, server, True)
+        # Cut hard, as a router that restarts would: no farewell, a reset.
+        for end in (client, server):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.shutdown(socket.SHUT_RDWR)
+        back.join()
+        client.close()
+        server.close()
+        self.listener.close()
+
+    def _pass_on(self, source, target, counted):
+        with contextlib.suppress(OSError):
+            while block := source.recv(8192):
+                if counted:
+                    self.left -= len(block)
+                    if self.left < 0:
+                        return
+                target.sendall(block)
+
+
+def test_a_connection_cut_at_any_moment(ferry, bot_database, database, monkeypatch):
+    for name, value in database.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PGSSLMODE", "disable")
+    monkeypatch.setenv("PGGSSENCMODE", "disable")
+    for length in (20, 2_000, 20_000, 100_000, 200_000):
+        monkeypatch.setenv("PGPORT", str(Wire(database, length).port))
+        run = ferry("copy", bot_database, "")
+        assert run.code == 5, run
+        assert "Traceback" not in run.text
+        wait_for_the_session_to_end(database)
+        assert tables(database) == 0
+    monkeypatch.setenv("PGPORT", str(database.port))
+    assert ferry("copy", bot_database, "").code == 0
+    monkeypatch.setenv("PGPORT", str(Wire(database, 3_000).port))
+    run = ferry("verify", bot_database, "")
+    assert run.code == 5, run
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["stopped", "crashed"])
@@ -111,16 +209,46 @@ def test_a_server_that_goes_away_in_the_middle(larger_database, cluster, how):
         assert process.wait() == 0, process.stderr.read()
 
 
-def test_a_full_disk_on_the_server(larger_database, database):
-    # The nearest to a full disk that needs no file system of its own: no room for the tables.
-    with database.connect() as connection:
-        connection.execute(f"ALTER DATABASE {database.name} SET temp_file_limit = '64kB'")
-        connection.execute(f"ALTER DATABASE {database.name} SET maintenance_work_mem = '1MB'")
-    process = start("copy", larger_database, database.dsn)
-    _, err = process.communicate()
-    assert process.returncode == 5, err
-    assert "temp_file_limit" in err
-    assert tables(database) == 0
+@pytest.fixture
+def small_disk(cluster):
+    """A file system of 11 MB for the server: yields a tablespace on it, and a way to enlarge it."""
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    place = cluster.directory / "small"
+    place.mkdir()
+
+    def mount(*options):
+        subprocess.run(
+            [*as_root, "mount", "-t", "tmpfs", *options, "ferry-test", place],
+            check=True,
+            capture_output=True,
+        )
+
+    owner = (cluster.directory / "data").stat()
+    try:
+        mount("-o", f"size=11M,mode=700,uid={owner.st_uid},gid={owner.st_gid}")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no file system can be mounted here: {error.stderr!r}")
+    try:
+        with cluster.database("postgres").connect() as admin:
+            admin.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
+        yield "small", lambda: mount("-o", "remount,size=100M")
+        with cluster.database("postgres").connect() as admin:
+            admin.execute("DROP TABLESPACE small")
+    finally:
+        subprocess.run([*as_root, "umount", place], check=True)
+
+
+def test_a_full_disk_on_the_server(ferry, larger_database, cluster, small_disk):
+    tablespace, enlarge = small_disk
+    with cluster.fresh_database() as database:
+        with cluster.database("postgres").connect() as admin:
+            admin.execute(f"ALTER DATABASE {database.name} SET TABLESPACE {tablespace}")
+        run = ferry("copy", larger_database, database.dsn)
+        assert run.code == 5, run
+        assert "No space left on device" in run.err
+        assert tables(database) == 0
+        enlarge()
+        assert ferry("copy", larger_database, database.dsn).code == 0
 
 
 def test_interrupted_by_the_user(larger_database, database):
