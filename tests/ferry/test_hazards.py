@@ -153,3 +153,29 @@ def test_values_that_fit_are_not_complained_about(ferry, make_sqlite, database):
     assert [row[2] for row in rows] == [True, True, False, True]
     assert [row[7] for row in rows] == ["", "now", "\t\n\r\\", "\\N"]
     assert rows[2][1] == float("inf")
+
+
+def test_keys_that_become_equal_are_found_before_the_copy(ferry, make_sqlite, empty_database):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, ts TIMESTAMP, ok BOOLEAN, n INTEGER, tm TIME,"
+        " UNIQUE (n, ts)); CREATE UNIQUE INDEX i ON t (ok, tm);"
+        "INSERT INTO t VALUES (1, '2024-01-01 00:00:00', 1, 1, '10:00'),"
+        " (2, '2024-01-01T00:00:00', 't', 1, '10:00:00.0'), (3, '2024-01-01', 0, 1, '10:00'),"
+        " (4, '2024-01-01 00:00', 1, 2, NULL), (5, NULL, 't', 2, NULL);"
+        "CREATE TABLE w (ok BOOLEAN PRIMARY KEY, v) WITHOUT ROWID;"
+        "INSERT INTO w VALUES (1, 'a'), ('yes', 'b'), ('TRUE', 'c'), (0, 'd')"
+    )
+    for arguments in (("inspect", path), ("copy", path, empty_database.dsn)):
+        run = ferry(*arguments)
+        assert run.code == 3, run
+        found = {(h["table"], h["column"]): h for h in run.report["hazards"]}
+        assert {place: hazard["code"] for place, hazard in found.items()} == {
+            ("t", "n, ts"): "equal-keys", ("t", "ok, tm"): "equal-keys", ("w", "ok"): "equal-keys"
+        }  # fmt: skip
+        assert found["t", "n, ts"]["samples"] == [
+            {"row": "id 2", "value": "1, '2024-01-01T00:00:00'"},
+            {"row": "id 3", "value": "1, '2024-01-01'"},
+        ]
+        assert found["t", "ok, tm"]["samples"] == [
+            {"row": "id 2", "value": "'t', '10:00:00.0'"}]  # fmt: skip
+        assert found["w", "ok"]["count"] == 2

@@ -255,3 +255,39 @@ def test_a_rule_of_the_wrong_type_is_a_usage_error(ferry, bot_database, tmp_path
     run = ferry("inspect", bot_database, "--rules", rules)
     assert run.code == 2, run
     assert "has to be a text" in run.err
+
+
+def test_of_keys_that_become_equal_the_first_row_stays(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, ts TIMESTAMP UNIQUE);"
+        "INSERT INTO t VALUES (1, '2024-01-01 00:00:00'), (2, '2024-01-01T00:00:00'), (3, NULL);"
+        "CREATE TABLE w (ok BOOLEAN, v INTEGER, PRIMARY KEY (ok, v)) WITHOUT ROWID;"
+        "INSERT INTO w VALUES (1, 1), ('yes', 1), (1, 2)"
+    )
+    rules = tmp_path / "draft.toml"
+    assert ferry("inspect", path, "--rules", rules).code == 3
+    wanted = ("# [[rule", "# table", "# column", "# hazard", "# action")
+    lines = rules.read_text().splitlines()
+    rules.write_text("\n".join(line[2:] for line in lines if line.startswith(wanted)))
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    assert run.report["quarantine"]["rows"] == {"t": 1, "w": 1}
+    with database.connect() as connection:
+        assert connection.execute("SELECT id FROM t ORDER BY 1").fetchall() == [(1,), (3,)]
+        assert connection.execute("SELECT * FROM w ORDER BY 2").fetchall() == [(True, 1), (True, 2)]
+    for base in ([], ["--base", path]):
+        run = ferry("sync", path, database.dsn, "--rules", rules, *base)
+        assert (run.code, run.report["outcome"]) == (0, "nothing to do"), run
+
+
+def test_keys_that_a_rule_makes_equal_are_found(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (n INTEGER PRIMARY KEY ON CONFLICT FAIL, k NUMERIC, u INTEGER UNIQUE);"
+        "INSERT INTO t VALUES (1, 0, 1), (2, 0, 1.5), (3, 0, 2)"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(one_rule("t", "u", "fraction-in-integer", "round"))
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 3, run
+    (hazard,) = run.report["hazards"]
+    assert (hazard["code"], hazard["column"], hazard["count"]) == ("equal-keys", "u", 1)

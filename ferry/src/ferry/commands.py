@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ferry import audit, ddl, existing, load, proof, reverse, server, snapshot, sync, versions
 from ferry.census import Census, Hazard, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
+from ferry.keys import find_equal_keys
 from ferry.names import NameHazard, find_name_hazards
 from ferry.rules import Application, Rules
 from ferry.rules import draft as draft_rules
@@ -64,6 +65,8 @@ class Journey:
             if self.rules is not None:
                 schema = self._apply_rules(source, schema, self.rules)
             census = take_census(source.connection, schema)
+            ruled = self.application.changed if self.application is not None else ()
+            census.hazards += find_equal_keys(source.connection, schema, census, ruled)
             census.hazards = [_by_original_names(schema, hazard) for hazard in census.hazards]
             census.hazards += find_name_hazards(schema, indexes=new_tables)
             source.check_sound()
@@ -123,7 +126,7 @@ class Journey:
         if hazards:
             found = "\n  ".join(map(str, hazards))
             raise RefusedError(
-                f"{len(hazards)} hazards; nothing was written\n  {found}",
+                f"{len(hazards)} hazard{'s'[: len(hazards) != 1]}; nothing was written\n  {found}",
                 "each line names its way out; or let `ferry inspect SQLITE --rules rules.toml` "
                 "write a draft of rules to choose from, and copy with --rules rules.toml",
             )

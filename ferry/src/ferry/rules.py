@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferry.census import ferry_fits, fill_condition, row_expression, row_name
 from ferry.errors import RefusedError, UsageError
+from ferry.keys import equal_rows, unique_keys
 from ferry.names import NameHazard, Rename, Renaming, read_rename
 from ferry.schema import Column, ForeignKey, Schema, Table, quote_name
 from ferry.sqlite import codec
@@ -97,6 +98,7 @@ ACTIONS: dict[str, dict[str, str | _Retype]] = {
     "null-in-not-null": {"set": "{value}", QUARANTINE: ""},
     "null-in-primary-key": {"set": "{value}", QUARANTINE: ""},
     "orphan": {"null": "NULL", QUARANTINE: ""},
+    "equal-keys": {QUARANTINE: ""},
 }
 
 
@@ -315,6 +317,12 @@ class Application:
         """Return where SQL finds a table (by its name in PostgreSQL) of a database."""
         return self._places.get((database, table), f"{database}.{quote_name(table)}")
 
+    @property
+    def changed(self) -> set[str]:
+        """The tables (by their names in PostgreSQL) whose values or rows rules change."""
+        changed = {entry.table for entry in self.applied}
+        return {self.renaming.table(name) for name in changed}
+
     def _parents_first(self) -> list[Table]:
         """Order the tables so that rows set aside in a parent are known to its children."""
         ordered: dict[str, Table] = {}
@@ -395,6 +403,8 @@ class Application:
             return f"{name} IS NULL" if wanted else None
         if rule.hazard == "orphan":
             return self._orphan_condition(table, column, database)
+        if rule.hazard == "equal-keys":
+            return self._equal_keys_condition(table, column, database)
         if rule.hazard == "nul-in-text":
             return f"typeof({name}) = 'text' AND instr({name}, char(0)) > 0"
         if rule.hazard == "invalid-utf-8":
@@ -415,6 +425,22 @@ class Application:
         return (
             f"({name} IS NOT NULL AND NOT {fits} AND CASE {cases} END = {codes.index(rule.hazard)})"
         )
+
+    def _equal_keys_condition(self, table: Table, column: Column, database: str) -> str | None:
+        """Return what is true for all rows but the first of those whose keys become equal."""
+        rowid = row_name(table)
+        key = [rowid] if rowid else [quote_name(name) for name in table.primary_key.columns]
+        own = ", ".join(f"t0.{name}" for name in key)
+        kinds = {other.name: declared_kind(other.declared) for other in table.columns}
+        place = f"{database}.{quote_name(table.name)}"
+        conditions = []
+        for unique in unique_keys(table):
+            wanted = [f"{name} AS k{number}" for number, name in enumerate(key)]
+            query = equal_rows(table, unique, kinds, place, wanted)
+            if column.name in unique.columns and query is not None:
+                names = ", ".join(f"k{number}" for number in range(len(key)))
+                conditions.append(f"({own}) IN (SELECT {names} FROM ({query}))")
+        return " OR ".join(conditions) or None
 
     def _orphan_condition(self, table: Table, column: Column, database: str) -> str | None:
         conditions = []
