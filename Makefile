@@ -68,6 +68,10 @@ molecule: venv images ## One scenario: make molecule SCENARIO=hardening
 bench: venv postgres ## Time ferry against PostgreSQL's own COPY, and pgloader where installed
 	@python ferry/bench/bench.py
 
+.PHONY: bench-bot
+bench-bot: venv postgres ## Time the reference bot's commands at one year of data
+	@python tests/reference_bot/bench.py
+
 # --- housekeeping ------------------------------------------------------------------------------
 
 .PHONY: lock

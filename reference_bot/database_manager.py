@@ -4,9 +4,12 @@
     python database_manager.py import DIRECTORY  import all stats files of a directory
     python database_manager.py rebuild --yes     write all rounds anew from local_stats/
     python database_manager.py validate          look for contradictions
+    python database_manager.py reconcile         compare the game server's files, local_stats/,
+                                                 processed_files and rounds; mend with --fix
 
 The database is the bot's (DATABASE_* in the environment or .env). Exit codes: 0 done, 1 there are
-findings or files that could not be imported, 2 usage or settings, 5 database not reachable.
+findings or files that could not be imported, 2 usage or settings, 5 database or game server not
+reachable. All but create may run beside the bot; a rebuild makes it wait.
 """
 
 from __future__ import annotations
@@ -24,10 +27,15 @@ from bot.core.database import (
     DatabaseValueError,
     Session,
 )
+from bot.core.reconcile import Comparison, compare, mend_notes
 from bot.core.round_import import files_in, import_file, processed_files
 from bot.core.schema import check_schema, create_schema
 from bot.core.settings import BotSettings, SettingsError, load_environment
 from bot.core.stats_parser import StatsFileError
+from bot.core.stats_source import SourceError, StatsSource
+from bot.core.stats_watcher import StatsWatcher
+
+SHOWN = 20  # names in a list of findings
 
 # Everything that comes from stats files, children first. player_links does not: it is kept.
 REBUILT = (
@@ -175,6 +183,73 @@ async def validate(database: Database) -> int:
     return 1 if findings else 0
 
 
+async def reconcile(database: Database, settings: BotSettings, *, fix: bool) -> int:
+    """Print which files and rounds do not belong together; with ``fix`` mend what can be mended.
+
+    Raises:
+        SourceError: the game server does not give its list.
+
+    """
+    await database.open()
+    await check_schema(database)
+    source = StatsSource(settings.ssh) if settings.ssh else None
+    try:
+        found = await _compare(database, settings, source)
+        _print_comparison(found)
+        if found.agrees or not fix:
+            return 0 if found.agrees else 1
+        settings.local_stats.mkdir(parents=True, exist_ok=True)
+        await mend_notes(database, settings.local_stats, found)
+        if found.outdated:
+            there = await source.files()
+            for name in found.outdated:
+                await source.fetch(there[name], settings.local_stats)
+        watcher = StatsWatcher(settings, database)
+        try:
+            imported = await watcher.look()
+        finally:
+            await watcher.close()
+        print(
+            f"mended: {len(found.noted_in_vain)} false notes removed, {len(found.unnoted)} notes "
+            f"written, {imported} rounds imported"
+        )
+        left = await _compare(database, settings, source)
+    finally:
+        if source is not None:
+            await source.close()
+    _print_comparison(left)
+    return 0 if left.agrees else 1
+
+
+async def _compare(
+    database: Database, settings: BotSettings, source: StatsSource | None
+) -> Comparison:
+    remote = await source.files() if source else None
+    return await compare(database, settings.local_stats, remote)
+
+
+def _print_comparison(found: Comparison) -> None:
+    there = "not asked (SSH_ENABLED)" if found.remote < 0 else f"{found.remote} files"
+    print(f"game server: {there}; local_stats: {found.local} files; rounds: {found.rounds}")
+    for what, names in (
+        ("files without a round", found.missing),
+        ("of them noted as processed all the same", found.noted_in_vain),
+        ("noted as processed, but there is neither round nor file", found.lost),
+        ("rounds without a note in processed_files", found.unnoted),
+        ("files that have another size on the game server", found.outdated),
+        ("files that are not the ones that were imported (see rebuild)", found.changed),
+    ):
+        if names:
+            print(f"FOUND {len(names)} {what}:")
+            for name in names[:SHOWN]:
+                why = f": {found.failed[name]}" if name in found.failed else ""
+                print(f"  {name}{why}")
+            if len(names) > SHOWN:
+                print(f"  … and {len(names) - SHOWN} more")
+    if found.agrees:
+        print("all agree")
+
+
 def _confirmed(question: str) -> bool:
     return sys.stdin.isatty() and input(f"{question} Type yes: ").strip() == "yes"
 
@@ -188,7 +263,10 @@ async def _run(arguments: argparse.Namespace) -> int:
             return await import_directory(database, arguments.directory)
         if arguments.command == "validate":
             return await validate(database)
-        local_stats = BotSettings.from_environment().local_stats
+        settings = BotSettings.from_environment()
+        if arguments.command == "reconcile":
+            return await reconcile(database, settings, fix=arguments.fix)
+        local_stats = settings.local_stats
         if not arguments.yes and not _confirmed(f"Write all rounds anew from {local_stats}?"):
             print("nothing was done: say --yes", file=sys.stderr)
             return 2
@@ -209,11 +287,13 @@ def main() -> int:
     rebuilding = commands.add_parser("rebuild", help="write all rounds anew from local_stats/")
     rebuilding.add_argument("--yes", action="store_true", help="do not ask")
     commands.add_parser("validate", help="look for contradictions")
+    reconciling = commands.add_parser("reconcile", help="compare files, notes and rounds")
+    reconciling.add_argument("--fix", action="store_true", help="mend what can be mended")
     arguments = parser.parse_args()
     load_environment()
     try:
         return asyncio.run(_run(arguments))
-    except (SettingsError, DatabaseError) as error:
+    except (SettingsError, DatabaseError, SourceError) as error:
         print(f"database_manager: {error}", file=sys.stderr)
         settings = isinstance(error, (SettingsError, DatabaseConfigurationError))
         return 2 if settings else 5

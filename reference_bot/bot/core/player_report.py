@@ -97,17 +97,35 @@ async def player_report(database: Database, player: KnownPlayer) -> PlayerReport
 # ----------------------------------------------------------------------------------- leaderboards
 
 
+_PLAYERS = """
+    SELECT p.player_guid AS guid, COUNT(*) AS rounds, {value} AS value
+    FROM player_comprehensive_stats p
+    WHERE p.team IN (1, 2) AND p.round_date >= ? GROUP BY p.player_guid
+"""
+_PLAYERS_AND_ROUNDS = """
+    SELECT p.player_guid AS guid, COUNT(*) AS rounds, {value} AS value
+    FROM player_comprehensive_stats p JOIN rounds r ON r.id = p.round_id
+    WHERE p.team IN (1, 2) AND p.round_date >= ? GROUP BY p.player_guid
+"""
+# Its rounds are counted among the players' rows: to count the different ones among the eight times
+# as many weapon rows would take most of the time.
+_BULLETS = f"""
+    SELECT w.player_guid AS guid, {{value}} AS value FROM weapon_comprehensive_stats w
+    WHERE w.weapon_name IN ({", ".join(f"'{name}'" for name in BULLETS)})
+      AND w.round_id IN (SELECT id FROM rounds WHERE round_date >= ?) GROUP BY w.player_guid
+"""
+
+
 @dataclass(frozen=True)
 class Category:
     """One kind of leaderboard."""
 
     title: str
-    value: str  # SQL over a player's rows p (or weapon rows w) and rounds r
+    value: str  # SQL for a player's value
     form: str  # how a value is written
-    weapons: bool = False
+    source: str = _PLAYERS
 
 
-_PER_DEATH = "CASE WHEN SUM(p.deaths) = 0 THEN 1 ELSE SUM(p.deaths) END"
 CATEGORIES = {
     "dpm": Category(
         "Damage per minute",
@@ -115,20 +133,25 @@ CATEGORIES = {
         "{:.0f} DPM",
     ),
     "kills": Category("Kills", "SUM(p.kills)", "{:,} kills"),
-    "kd": Category("Kills per death", f"SUM(p.kills) * 1.0 / {_PER_DEATH}", "{:.2f}"),
+    "kd": Category(
+        "Kills per death",
+        "SUM(p.kills) * 1.0 / CASE WHEN SUM(p.deaths) = 0 THEN 1 ELSE SUM(p.deaths) END",
+        "{:.2f}",
+    ),
     "damage": Category("Damage", "SUM(p.damage_given)", "{:,}"),
     "headshots": Category("Headshot kills", "SUM(p.headshot_kills)", "{:,} headshot kills"),
     "accuracy": Category(
         "Accuracy (bullets)",
         "SUM(w.hits) * 100.0 / NULLIF(SUM(w.shots), 0)",
         "{:.1f} %",
-        weapons=True,
+        _BULLETS,
     ),
     "revives": Category("Revives", "SUM(p.revives_given)", "{:,} revives"),
     "wins": Category(
         "Rounds won",
         "SUM(CASE WHEN r.winner_team = p.team THEN 1 ELSE 0 END) * 100.0 / COUNT(*)",
         "{:.0f} % won",
+        _PLAYERS_AND_ROUNDS,
     ),
     "rounds": Category("Rounds played", "COUNT(*)", "{:,} rounds"),
 }
@@ -175,31 +198,18 @@ async def leaderboard(database: Database, category: str, days: int | None = None
         newest = await database.fetch_value("SELECT MAX(round_date) FROM rounds")
         if newest is not None:
             since = str(date.fromisoformat(newest) - timedelta(days=days - 1))
-    if chosen.weapons:
-        table = "weapon_comprehensive_stats w JOIN rounds r ON r.id = w.round_id"
-        condition = f"w.weapon_name IN ({', '.join('?' * len(BULLETS))})"
-        guid, rounds = "w.player_guid", "COUNT(DISTINCT w.round_id)"
-    else:  # (round, player) is unique here
-        table = "player_comprehensive_stats p JOIN rounds r ON r.id = p.round_id"
-        condition = "p.team IN (1, 2)"
-        guid, rounds = "p.player_guid", "COUNT(*)"
-    statement = (
-        f"SELECT {guid} AS guid, {rounds} AS rounds, {chosen.value} AS value FROM {table} "
-        f"WHERE {condition} AND r.round_date >= ? GROUP BY {guid} "
-        f"HAVING {rounds} >= ? AND {chosen.value} > 0 ORDER BY {chosen.value} DESC, {guid} LIMIT ?"
-    )
-    parameters = [*(BULLETS if chosen.weapons else ()), since or ""]
+    rows = await database.fetch_all(chosen.source.format(value=chosen.value), since or "")
+    values = {row["guid"]: row["value"] for row in rows if row["value"]}
+    if chosen.source == _BULLETS:
+        rows = await database.fetch_all(_PLAYERS.format(value="COUNT(*)"), since or "")
+    rounds = {row["guid"]: row["rounds"] for row in rows}
+    ranked = sorted(values, key=lambda guid: (-values[guid], guid))
     for fewest in (FEWEST_ROUNDS, 1):  # a young community has nobody with that many
-        rows = await database.fetch_all(statement, *parameters, fewest, PLACES)
-        if rows:
+        best = [guid for guid in ranked if rounds.get(guid, 0) >= fewest][:PLACES]
+        if best:
             break
-    players = await known_players(database)
+    players = await known_players(database, best)
     places = [
-        Place(
-            players[row["guid"]].name if row["guid"] in players else row["guid"],
-            chosen.form.format(row["value"]),
-            row["rounds"],
-        )
-        for row in rows
+        Place(players[guid].name, chosen.form.format(values[guid]), rounds[guid]) for guid in best
     ]
     return Leaderboard(chosen.title, since, fewest, places)

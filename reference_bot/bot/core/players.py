@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -29,11 +30,17 @@ class KnownPlayer:
         return self.names[0]
 
 
-async def known_players(source: Database | Session) -> dict[str, KnownPlayer]:
-    """Return everybody who has played, by GUID."""
+async def known_players(
+    source: Database | Session, guids: Sequence[str] | None = None
+) -> dict[str, KnownPlayer]:
+    """Return by GUID everybody who has played, or those named of them."""
+    if guids is not None and not guids:
+        return {}
+    chosen = "" if guids is None else f"WHERE player_guid IN ({', '.join('?' * len(guids))}) "
     rows = await source.fetch_all(
-        "SELECT player_guid, clean_name, COUNT(*) AS rounds FROM player_comprehensive_stats "
-        "GROUP BY player_guid, clean_name ORDER BY rounds DESC, clean_name"
+        f"SELECT player_guid, clean_name, COUNT(*) AS rounds FROM player_comprehensive_stats "
+        f"{chosen}GROUP BY player_guid, clean_name ORDER BY COUNT(*) DESC, clean_name",
+        *(guids or ()),
     )
     names: dict[str, list[str]] = {}
     for row in rows:
@@ -105,7 +112,7 @@ async def asked_for(database: Database, asker: int, wanted: str) -> KnownPlayer:
             if mention
             else "Which player? Name one, or link yourself once with `!link your-name`."
         )
-    players = await known_players(database)
+    players = await known_players(database, [guid])
     if guid not in players:
         raise AskedWrongError(f"The linked player {guid} has not played any round that is known.")
     return players[guid]

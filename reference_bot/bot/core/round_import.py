@@ -64,7 +64,7 @@ async def import_file(
         round_ = second_round_alone(round_, first)
 
     async with session.transaction():
-        if not await _claim(session, name.text, hashlib.sha256(content).hexdigest()):
+        if not await note_success(session, name.text, hashlib.sha256(content).hexdigest()):
             return False
         round_id = await _write_round(session, name, match_id, round_)
         if round_id is None:  # the round is there; only the note about its file was lost
@@ -102,7 +102,8 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-async def _claim(session: Session, filename: str, file_hash: str) -> bool:
+async def note_success(session: Session, filename: str, file_hash: str | None) -> bool:
+    """Note a file in ``processed_files`` as imported; return False where that is noted already."""
     claimed = await session.fetch_value(
         """
         INSERT INTO processed_files (filename, file_hash, success, processed_at)

@@ -1,0 +1,258 @@
+"""Whatever happens while files arrive, every round ends up in the database once.
+
+With the bot as a process, and killed or cut off in the middle, in test_ultimate_bot.py: an outage
+of the database while files arrive, a stop in the middle of an import, files written while it was
+down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from datetime import datetime, timedelta
+
+import database_manager
+import pytest
+from bot.core.reconcile import compare
+from bot.core.settings import BotSettings
+from bot.core.stats_source import StatsSource
+from bot.core.stats_watcher import StatsWatcher
+from support import stats_files
+from support.stats_files import FIRST, SECOND
+
+
+@pytest.fixture
+def settings(game_server, tmp_path):
+    values = {"BOT_STATE_DIR": str(tmp_path / "state"), "STATS_SETTLE_SECONDS": "0.05"}
+    settings = BotSettings.from_environment(values | game_server.environment)
+    settings.local_stats.mkdir(parents=True)
+    return settings
+
+
+@pytest.fixture
+async def look(settings, db):
+    """A function that looks once, as the bot does after a restart."""
+
+    async def run() -> int:
+        watcher = StatsWatcher(settings, db)
+        imported = await watcher.look()
+        await watcher.close()
+        return imported
+
+    return run
+
+
+@pytest.fixture
+def every_round_once(settings, db):
+    """A function that compares the game server's files with what is in the database."""
+
+    async def check(count: int) -> None:
+        source = StatsSource(settings.ssh)
+        found = await compare(db, settings.local_stats, await source.files())
+        await source.close()
+        assert found.agrees, found
+        assert found.remote == found.local == found.rounds == count
+        assert await db.fetch_value("SELECT COUNT(*) FROM rounds") == count
+        assert await db.fetch_value("SELECT COUNT(*) FROM processed_files") == count
+        assert await database_manager.validate(db) == 0
+
+    return check
+
+
+@pytest.fixture(params=["Pacific/Kiritimati", "Pacific/Pago_Pago"], ids=["ahead", "behind"])
+def elsewhere(request, monkeypatch):
+    """This host's clock is 14 hours ahead of UTC, or 11 behind; the game server's is not."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
+async def test_a_clock_or_zone_apart_from_the_game_servers(look, game_server, every_round_once):
+    """Files from yesterday's evening to tomorrow's, dated in the past and in the future."""
+    begun = datetime.now().replace(microsecond=0) - timedelta(hours=20)
+    for number, hours in enumerate(range(0, 48, 6)):
+        ended = begun + timedelta(hours=hours)
+        for round_, text in ((1, stats_files.supply_first()), (2, stats_files.supply_second())):
+            ended += timedelta(minutes=8)
+            name = f"{ended:%Y-%m-%d-%H%M%S}-supply-round-{round_}.txt"
+            path = stats_files.write(game_server.stats, name, text)
+            moment = time.time() + (number - 4) * 86400
+            os.utime(path, (moment, moment))
+        assert await look() == 2
+    await every_round_once(16)
+
+
+async def test_the_same_map_twice_a_day(look, game_server, every_round_once, db):
+    for hour in ("20", "21"):
+        stats_files.write(
+            game_server.stats, FIRST.replace("-21", f"-{hour}"), stats_files.supply_first()
+        )
+        stats_files.write(
+            game_server.stats, SECOND.replace("-21", f"-{hour}"), stats_files.supply_second()
+        )
+    assert await look() == 4
+    assert await look() == 0
+    await every_round_once(4)
+    assert await db.fetch_value("SELECT COUNT(DISTINCT match_id) FROM rounds") == 2
+
+
+async def test_a_file_that_is_still_being_written(look, game_server, every_round_once):
+    """Line by line, looked at all the while; a restart does not help it in early."""
+    lines = stats_files.supply_first().splitlines(keepends=True)
+    path = stats_files.write(game_server.stats, FIRST, "")
+    imported = 0
+    for line in lines:
+        half = len(line) // 2
+        for part in (line[:half], line[half:]):
+            with path.open("a") as file:
+                file.write(part)
+            if part is not lines[-1][half:]:
+                writing = asyncio.create_task(_touch_on(path))
+                imported += await look()
+                writing.cancel()
+    assert imported == 0
+    assert await look() == 1
+    await every_round_once(1)
+
+
+async def _touch_on(path):
+    """The game server goes on: the file's date changes every few milliseconds."""
+    for moment in range(10**6):
+        os.utime(path, (moment, moment))
+        await asyncio.sleep(0.005)
+
+
+async def test_a_file_with_broken_bytes(look, game_server, every_round_once, db):
+    """Stray bytes, NUL, a name of nothing but colours: imported as well as can be, and once."""
+    text = stats_files.supply_first().encode()
+    text = text.replace(b"^1al^7pha", b"^1al\xff\xfe\x00pha").replace(b"^4bravo", b"^4^1^2")
+    (game_server.stats / FIRST).write_bytes(text)
+    second = stats_files.supply_second().encode().replace(b"^1al^7pha", b"\xc3\x28")
+    (game_server.stats / SECOND).write_bytes(second)
+    assert await look() == 2
+    assert await look() == 0
+    await every_round_once(2)
+    names = await db.fetch_all("SELECT clean_name FROM player_comprehensive_stats ORDER BY id")
+    assert [row["clean_name"] for row in names][:2] == ["al���pha", ""]
+
+
+async def test_a_broken_file_holds_up_no_other_and_comes_in_when_it_is_mended(
+    look, game_server, every_round_once
+):
+    stats_files.write_match(game_server.stats)
+    broken = "2026-11-20-200000-radar-round-1.txt"
+    stats_files.write(game_server.stats, broken, stats_files.supply_first("radar")[:-30])
+    assert await look() == 2
+    assert await look() == 0
+    stats_files.write(game_server.stats, broken, stats_files.supply_first("radar"))
+    assert await look() == 1
+    await every_round_once(3)
+
+
+# -------------------------------------------------------------------------------------- reconcile
+
+
+@pytest.fixture
+def reconcile(settings, db, capsys):
+    """A function that runs ``reconcile``; returns exit code and output."""
+
+    async def run(*, fix: bool = False) -> tuple[int, str]:
+        return await database_manager.reconcile(db, settings, fix=fix), capsys.readouterr().out
+
+    return run
+
+
+async def test_reconcile_finds_and_mends_what_other_bots_leave(
+    reconcile, look, game_server, every_round_once, db, settings
+):
+    stats_files.write_match(game_server.stats)
+    assert await look() == 2
+    assert await reconcile() == (
+        0, "game server: 2 files; local_stats: 2 files; rounds: 2\nall agree\n"
+    )  # fmt: skip
+
+    # Noted as processed and never imported (written while the bot was down), once with our copy of
+    # the file and once without; a round whose note was lost; a file that nobody has seen yet.
+    for name in ("2026-11-20-190000-radar-round-1.txt", "2026-11-20-193000-frost-round-1.txt"):
+        map_name = name.split("-")[4]
+        stats_files.write(game_server.stats, name, stats_files.supply_first(map_name))
+        await db.execute("INSERT INTO processed_files (filename) VALUES (?)", name)
+    here = settings.local_stats / "2026-11-20-193000-frost-round-1.txt"
+    here.write_bytes((game_server.stats / here.name).read_bytes())
+    await db.execute("DELETE FROM processed_files WHERE filename = ?", FIRST)
+    unseen = "2026-11-20-194500-oasis-round-1.txt"
+    stats_files.write(game_server.stats, unseen, stats_files.supply_first("oasis"))
+    # Another bot's note about a file that is no round is none of our business.
+    await db.execute("INSERT INTO processed_files (filename) VALUES (?)", "x-endstats.txt")
+
+    code, output = await reconcile()
+    assert code == 1
+    assert "FOUND 3 files without a round:\n  2026-11-20-190000-radar" in output
+    assert "FOUND 2 of them noted as processed all the same:\n" in output
+    assert f"FOUND 1 rounds without a note in processed_files:\n  {FIRST}\n" in output
+    assert await db.fetch_value("SELECT COUNT(*) FROM rounds") == 2  # only looked
+
+    code, output = await reconcile(fix=True)
+    assert code == 0
+    assert "mended: 2 false notes removed, 1 notes written, 3 rounds imported\n" in output
+    assert output.endswith("all agree\n")
+    await db.execute("DELETE FROM processed_files WHERE filename = ?", "x-endstats.txt")
+    await every_round_once(5)
+    hashes = await db.fetch_value("SELECT COUNT(DISTINCT file_hash) FROM processed_files")
+    assert hashes == 5  # the note that was written anew has its file's
+
+
+async def test_reconcile_says_what_it_cannot_mend(reconcile, look, game_server, db, settings):
+    stats_files.write_match(game_server.stats)
+    assert await look() == 2
+    gone = "2026-11-01-210000-radar-round-1.txt"
+    await db.execute("INSERT INTO processed_files (filename) VALUES (?)", gone)
+    broken = "2026-11-20-200000-radar-round-1.txt"
+    stats_files.write(game_server.stats, broken, "nonsense\n")
+    ours = settings.local_stats / SECOND
+    ours.write_bytes(ours.read_bytes().replace(b"bravo", b"BRAVO"))
+    code, output = await reconcile(fix=True)
+    assert code == 1
+    left = output.partition("mended: 0 false notes removed, 0 notes written, 0 rounds")[2]
+    assert f"neither round nor file:\n  {gone}\n" in left
+    assert f"{broken}: the header has 1 parts, not 8 or 9\n" in left
+    assert f"not the ones that were imported (see rebuild):\n  {SECOND}\n" in left
+
+
+async def test_a_file_that_was_imported_before_it_was_whole(
+    reconcile, look, game_server, every_round_once, db, settings
+):
+    """The game server stood still after the first player for longer than we wait."""
+    whole = stats_files.supply_first()
+    stats_files.write(game_server.stats, FIRST, "".join(whole.splitlines(keepends=True)[:2]))
+    assert await look() == 1
+    stats_files.write(game_server.stats, FIRST, whole)
+    assert await look() == 0
+    code, output = await reconcile()
+    assert code == 1
+    assert f"FOUND 1 files that have another size on the game server:\n  {FIRST}\n" in output
+    code, output = await reconcile(fix=True)
+    assert code == 1
+    assert output.endswith(f"imported (see rebuild):\n  {FIRST}\n")
+    assert await database_manager.rebuild(db, settings.local_stats) == 0
+    await every_round_once(1)
+    assert await db.fetch_value("SELECT COUNT(*) FROM player_comprehensive_stats") == 2
+
+
+async def test_reconcile_without_a_game_server_and_with_one_that_is_away(
+    reconcile, game_server, db, tmp_path, capsys
+):
+    alone = BotSettings.from_environment({"BOT_STATE_DIR": str(tmp_path / "alone")})
+    stats_files.write_match(alone.local_stats)
+    assert await database_manager.reconcile(db, alone, fix=True) == 0
+    assert "game server: not asked (SSH_ENABLED); local_stats: 2 files" in capsys.readouterr().out
+    await game_server.stop()
+    try:
+        with pytest.raises(database_manager.SourceError):
+            await reconcile()
+    finally:
+        await game_server.start()
