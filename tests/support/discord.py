@@ -36,6 +36,7 @@ class FakeDiscord:
         self.port = self.control = 0
 
     def __enter__(self) -> FakeDiscord:
+        self.directory.mkdir(parents=True, exist_ok=True)
         if not (self.directory / "server.crt").exists():
             command = [sys.executable, PROGRAM, "certificate", "--out", self.directory]
             subprocess.run(command, check=True)
