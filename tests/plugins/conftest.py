@@ -29,3 +29,18 @@ def ssh_banners():
 @pytest.fixture(scope="session")
 def ufw_rules():
     return load("library/ufw_rules.py")
+
+
+@pytest.fixture(scope="session")
+def text_files():
+    return load("library/text_files.py")
+
+
+@pytest.fixture(scope="session")
+def file_modes():
+    return load("library/file_modes.py")
+
+
+@pytest.fixture(scope="session")
+def host_state():
+    return load("library/host_state.py")

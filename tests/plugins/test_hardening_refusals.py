@@ -48,6 +48,16 @@ PLAY = """
             {"hardening_firewall_outgoing_policy": "forbid"},
             "must be one of: allow, deny, got: forbid",
         ),
+        ({"hardening_umask": "rwx"}, "hardening_umask is rwx: take three octal digits in quotes"),
+        (
+            {"hardening_file_modes": {"/etc/crontab": "rw"}},
+            '/etc/crontab: rw is no mode such as "0600", in quotes.',
+        ),
+        (
+            {"hardening_never_restarted": ["postgresql@15-main.service"]},
+            '"postgresql@15-main.service" is no name of letters, digits, - and _. Leave .service',
+        ),
+        ({"hardening_blocked_modules": ["a; b"]}, 'hardening_blocked_modules: "a; b" is no name'),
         (
             {"hardening_unattended_upgrades_reboot_time": 240},
             'are times of the day such as "04:00", in quotes',

@@ -1,6 +1,7 @@
 """The hosts, each reached as its owner would: over SSH, with the operator's key."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ class Machine:
             ssh_extra_args=f"-o UserKnownHostsFile={known_hosts}",
             controlpath="~/.ansible/cp-hardening/tests-%%C",
         )
+
+    def inside(self, command):
+        """Run a shell command as root past the network and return its output."""
+        command = ["docker", "exec", f"hardening-{self.name}", "bash", "-c", command]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
 
     def say(self, command):
         """Run a command that has to succeed and return what it prints."""
@@ -56,3 +63,9 @@ def patient(server):
     server.say(f"fail2ban-client set sshd addignoreip {address} && ufw prepend allow {rule}")
     yield
     server.say(f"ufw delete allow {rule} && fail2ban-client set sshd delignoreip {address}")
+
+
+@pytest.fixture(scope="session")
+def machines():
+    """The hardened hosts by name."""
+    return {name: Machine(name, "ops", 48022) for name in ("server", "trixie")}

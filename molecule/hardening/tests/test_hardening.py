@@ -2,11 +2,18 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import asyncssh
 import paramiko
 import pytest
+
+ROOT = Path(__file__).parents[3]
+IPV6 = {"server": "fd00:1::10", "trixie": "fd00:1::12", "outsider": "fd00:1::11"}
 
 # Asks many ports at once from where it runs; a port that is filtered does not answer at all.
 SCAN = """
@@ -49,7 +56,7 @@ def services(server):
     for port in ports:
         server.say(
             f"systemd-run --quiet --unit=listen-{port} python3 -m http.server {port}"
-            " --directory /var/empty"
+            " --bind :: --directory /var/empty"
         )
     time.sleep(1)
     yield
@@ -60,8 +67,21 @@ def services(server):
 def test_outsider_sees_ssh_and_what_the_rules_open_to_it(server, outsider):
     expected = [[7001, "open"], [server.port, "open"]]
     if server.name == "server":
-        expected.insert(1, [7100, "open"])  # the foreign rule is kept
+        # A database for everybody, and the foreign rule, which is kept.
+        expected = [[5432, "open"], [7001, "open"], [7100, "open"], [server.port, "open"]]
     assert json.loads(outsider.say(f"python3 -c '{SCAN}' {server.address}")) == expected
+
+
+@pytest.mark.usefixtures("services")
+def test_the_same_over_ipv6(server, outsider):
+    for machine in (server, outsider):
+        machine.say("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0")
+        machine.say(f"ip -6 addr replace {IPV6[machine.name]}/64 dev eth0 nodad")
+    # The rule for 7001 names the outsider's IPv4 address only.
+    expected = [[server.port, "open"]]
+    if server.name == "server":
+        expected = [[5432, "open"], [7100, "open"], *expected]
+    assert json.loads(outsider.say(f"python3 -c '{SCAN}' {IPV6[server.name]}")) == expected
 
 
 @pytest.mark.usefixtures("patient")
@@ -111,10 +131,8 @@ def test_paramiko_and_asyncssh_speak_with_the_hardened_sshd(server):
 
 
 def test_sshd_listens_by_itself_on_one_port(server):
-    assert server.say("ss -Hltn '! src 127.0.0.0/8' | awk '{print $4}' | sort -u").split() == [
-        f"0.0.0.0:{server.port}",
-        f"[::]:{server.port}",
-    ]
+    listening = server.say("ss -Hltnp | grep sshd | awk '{print $4}' | sort -u")
+    assert listening.split() == [f"0.0.0.0:{server.port}", f"[::]:{server.port}"]
     assert server.host.run("systemctl is-enabled ssh.socket").stdout.strip() == "disabled"
     assert server.host.service("ssh").is_enabled
 
@@ -204,23 +222,209 @@ def test_failed_logins_to_postgresql_are_recognised(server, line, matched):
     assert f"1 lines, 0 ignored, {matched} matched" in shown
 
 
+# --- sessions of people ---
+
+
+def test_a_tunnel_leads_to_the_database_and_nowhere_else(server, outsider):
+    key = Path(f"{server.key}.pub").read_text().strip()
+    server.say(
+        "getent passwd tess || useradd --create-home --groups tunnels tess;"
+        " install -d -o tess -g tess /home/tess/.ssh;"
+        f" echo '{key}' > /home/tess/.ssh/authorized_keys"
+    )
+    server.say(f"fail2ban-client set sshd addignoreip {outsider.address}")
+    options = "-i /root/right_key -o BatchMode=yes -o StrictHostKeyChecking=accept-new"
+    login = f"{options} -p {server.port} tess@{server.address}"
+    ways = "-L 5432:127.0.0.1:5432 -L 7001:127.0.0.1:7001"
+    outsider.say(f"systemd-run --quiet --unit=tunnel ssh -N {ways} {login}")
+    try:
+        # On one of the hosts it is the database, on the other something that listens there.
+        for port in (5432, 7001):
+            server.host.run(
+                f"systemd-run --quiet --unit=listen-{port}"
+                f" python3 -m http.server {port} --bind 127.0.0.1 -d /var/empty"
+            )
+        time.sleep(3)
+        # An answer of whatever kind, or a connection that sshd closes at once.
+        knock = 'exec 3<>/dev/tcp/127.0.0.1/$1; printf "GET /\\r\\n\\r\\n" >&3; cat <&3 | wc -c'
+        for port, opens in ((5432, True), (7001, False)):
+            said = outsider.host.run("timeout 5 bash -c %s knock %s", knock, str(port)).stdout
+            assert (int(said or 0) > 0) == opens, port
+        assert "not available" in outsider.host.run(f"ssh {login} id").stdout
+    finally:
+        outsider.host.run("systemctl stop tunnel")
+        server.host.run("systemctl stop listen-5432 listen-7001; userdel --remove tess")
+        server.say(f"fail2ban-client set sshd delignoreip {outsider.address}")
+
+
+def test_people_keep_their_files_to_themselves_and_root_serves_services(server):
+    assert server.say("su - ops -c umask") == "0027"
+    assert server.host.run("umask").stdout.strip() == "0022"  # sudo
+    assert server.say("stat -c %a /home/ops") == "750"
+    assert server.say("su - ops -c 'echo $TMPDIR'") == "/tmp/user/1000"
+    assert server.say("su - ops -c 'echo $TMOUT'") == "3600"
+
+
+# --- what lies about ---
+
+
+def test_modes_are_strict_and_dpkg_knows(server):
+    shown = server.say("stat -c %a /etc/crontab /etc/cron.d /usr/bin/newgrp /usr/bin/umount")
+    assert shown.split() == ["600", "700", "755", "755"]
+    kept = server.say("find / -xdev -perm /6000 -type f").split()
+    assert {Path(path).name for path in kept} == {
+        *("sudo", "su", "passwd", "crontab", "unix_chkpwd", "ssh-agent"),
+        "dbus-daemon-launch-helper",
+    }
+    # An update brings the package's own mode along; dpkg takes what it was told.
+    package = server.say("dpkg -S bin/umount").split(":")[0]
+    server.say(f"apt-get install -qq --reinstall {package}")
+    assert server.say("stat -c %a /usr/bin/umount") == "755"
+
+
+def test_unneeded_packages_and_modules_are_kept_out(server):
+    assert server.host.run("dpkg -s talkd").rc != 0
+    assert "install usb-storage /bin/false" in server.say("modprobe --showconfig")
+
+
+def test_shared_memory_holds_no_programs(server):
+    assert "noexec" in server.say("findmnt -no OPTIONS /dev/shm").split(",")
+
+
+# --- updates ---
+
+
+def test_an_update_restarts_what_it_may_and_not_the_database(machines):
+    server = machines["server"]
+    pids = "systemctl show -p MainPID --value cron.service postgresql@15-main.service"
+    cron, database = server.say(pids).split()
+    # As an update does: the same library in another file.
+    server.say("f=$(readlink -f /lib/x86_64-linux-gnu/libpam.so.0); cp -a $f $f.new; mv $f.new $f")
+    server.say("needrestart -r a")
+    after_cron, after_database = server.say(pids).split()
+    assert after_cron != cron
+    assert after_database == database
+    server.say("/usr/local/sbin/hardening-update-report")
+    assert "library" in (said := server.say("cat /root/alert.txt"))
+    assert "postgresql@15-main.service" in said
+    server.say("systemctl restart postgresql@15-main")
+
+
+def test_failed_and_late_updates_are_told(server):
+    server.say("rm -f /root/alert.txt /var/lib/apt/periodic/upgrade-stamp; touch /run/test-start")
+    server.say("touch -d '5 days ago' /var/lib/apt/periodic/update-stamp")
+    # The timer's own service; it fails to update, since it may not.
+    server.say("systemctl start apt-daily-upgrade.service")
+    server.say("rm -f /var/lib/apt/periodic/upgrade-stamp; /usr/local/sbin/hardening-update-report")
+    said = server.say("cat /root/alert.txt")
+    assert "Security updates failed (last success: never)" in said
+    assert "package lists are more than two days old" in said
+    assert "updates failed" in server.say("journalctl -t hardening-updates")
+
+    server.say("rm /root/alert.txt; touch /var/lib/apt/periodic/{update,upgrade}-stamp")
+    server.say("/usr/local/sbin/hardening-update-report")
+    assert not server.host.file("/root/alert.txt").exists
+
+
+# --- what others' tools find ---
+
+
+def test_the_audit_finds_nothing(machines):
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("ansible-playbook"), "-e", "audit_hosts=servers"),
+            *("-i", ROOT / "molecule/hardening/inventory/hosts.yml"),
+            *("-e", json.dumps({"audit_open_ports": [5432, 7100]})),
+            ROOT / "playbooks/audit.yml",
+        ],
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    report = (ROOT / "artifacts/audit.txt").read_text()
+    assert 'policy "Hardened Debian 12 (version 3)": passed' in report
+    for machine in machines.values():
+        assert machine.host.run("ls -d /var/tmp/audit.*").rc != 0
+        assert machine.host.run("dpkg -s lynis").rc != 0
+
+
 # --- who goes too far; last, since it locks the outsider out ---
 
 
-def test_outsider_is_banned_and_the_operator_is_not(server, outsider):
-    ignored = server.say("fail2ban-client get sshd ignoreip")
-    assert {"172.30.1.1", "172.30.1.98"} <= set(ignored.split())
-    server.say(f"fail2ban-client set sshd unbanip {outsider.address}")
+def banned(server, jail, address):
+    return address in server.say(f"fail2ban-client status {jail} | tail -1").split()
+
+
+def wait_until(condition, seconds, step=1):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(step)
+
+
+def test_outsider_is_banned_and_the_other_server_is_not(server, outsider, machines):
+    ignored = server.say("fail2ban-client get sshd ignoreip").split()
+    assert {"172.30.1.1", "172.30.1.98"} <= set(ignored)
+    server.say(f"fail2ban-client unban {outsider.address}")
+
+    friend = machines["trixie" if server.name == "server" else "server"]
+    wrong = "-i /root/wrong_key -o IdentitiesOnly=yes"
+    friend.say("rm -f /root/wrong_key && ssh-keygen -q -t ed25519 -N '' -f /root/wrong_key")
+    for _ in range(7):
+        assert "Permission denied" in ssh(friend, server, "ops", wrong).stderr
+
     # The firewall's limit and sshd's own penalties slow the stranger down, so it takes a while.
-    deadline = time.monotonic() + 120
-    while outsider.address not in server.say("fail2ban-client status sshd | tail -1"):
-        assert time.monotonic() < deadline, server.say("fail2ban-client status sshd")
-        ssh(outsider, server, "ops", "-i /root/wrong_key -o IdentitiesOnly=yes")
-        time.sleep(2)
+    def misbehave():
+        ssh(outsider, server, "ops", wrong)
+        return banned(server, "sshd", outsider.address)
+
+    wait_until(misbehave, 120, step=2)
+    assert outsider.address in server.say("nft list ruleset | grep -A3 f2b")
     refused = ssh(outsider, server, "ops", "-i /root/right_key")
     assert refused.rc == 1
     assert "Connection refused" in refused.stderr
-    assert outsider.address in server.say("nft list ruleset | grep -A3 f2b")
+    assert not banned(server, "sshd", friend.address)
+    assert "Permission denied" in ssh(friend, server, "ops", wrong).stderr
 
-    server.say(f"fail2ban-client set sshd unbanip {outsider.address}")
-    assert outsider.address not in server.say("fail2ban-client status sshd | tail -1")
+    # The ban ends by itself; who has the key gets in, and the next ban is longer.
+    wait_until(lambda: not banned(server, "sshd", outsider.address), 90)
+    wait_until(lambda: ssh(outsider, server, "ops", "-i /root/right_key").rc == 0, 120, step=5)
+    server.say(f"fail2ban-client set sshd banip {outsider.address}")
+    times = server.say("fail2ban-client get sshd banip --with-time")
+    assert " + 40 " in next(line for line in times.splitlines() if outsider.address in line)
+    server.say(f"fail2ban-client unban {outsider.address}")
+
+
+# Logs in to PostgreSQL with a wrong password, and prints what the server says.
+LOGIN = """
+import socket, struct, sys
+def message(kind, body):
+    return kind + struct.pack("!i", len(body) + 4) + body
+server = socket.create_connection((sys.argv[1], 5432), 3)
+start = b"user\\0nobody\\0database\\0postgres\\0\\0"
+server.sendall(message(b"", struct.pack("!i", 196608) + start))
+server.recv(100)
+server.sendall(message(b"p", b"guess\\0"))
+print(server.recv(1000))
+"""
+
+
+def test_who_guesses_passwords_of_postgresql_is_cut_off_for_a_while(machines, outsider):
+    server, friend = machines["server"], machines["trixie"]
+    server.say(f"fail2ban-client unban {outsider.address}")
+
+    def guess(machine):
+        return machine.host.run(f"python3 -c '{LOGIN}' {server.address}")
+
+    for _ in range(7):
+        assert "password authentication failed" in guess(friend).stdout
+    for _ in range(5):
+        assert "password authentication failed" in guess(outsider).stdout
+    wait_until(lambda: banned(server, "postgresql", outsider.address), 20)
+    assert "ConnectionRefusedError" in guess(outsider).stderr
+    assert not banned(server, "postgresql", friend.address)
+    assert "password authentication failed" in guess(friend).stdout
+    wait_until(lambda: "password authentication failed" in guess(outsider).stdout, 60)
+    server.say(f"fail2ban-client unban {outsider.address}")

@@ -127,6 +127,26 @@ def sshd_complaints(
     )
 
 
+def file_mode_complaints(modes: dict[str, Any]) -> list[str]:
+    """Return a sentence for each entry that is not an absolute path with an octal mode as text."""
+    found = []
+    for path, mode in modes.items():
+        if not str(path).startswith("/"):
+            found.append(f"{path} is no absolute path.")
+        if not isinstance(mode, str) or not re.fullmatch(r"0?[0-7]{3}", mode):
+            found.append(f'{path}: {mode} is no mode such as "0600", in quotes.')
+    return found
+
+
+def name_complaints(names: Iterable[Any]) -> list[str]:
+    """Return a sentence for each entry that is no plain name, as units and modules have."""
+    return [
+        f'"{name}" is no name of letters, digits, - and _.'
+        for name in names
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(name))
+    ]
+
+
 class FilterModule:
     """Entry point for Ansible."""
 
@@ -135,6 +155,8 @@ class FilterModule:
         return {
             "ssh_key_complaints": ssh_key_complaints,
             "address_complaints": address_complaints,
+            "file_mode_complaints": file_mode_complaints,
+            "name_complaints": name_complaints,
             "firewall_rule_complaints": firewall_rule_complaints,
             "sshd_complaints": sshd_complaints,
         }

@@ -80,6 +80,9 @@ connection: {description: SSH_CONNECTION of this session (client and server side
 guarded: {description: Whether a timer is set that reverts an unfinished change., type: bool}
 """
 
+MOUNTS = Path("/proc/mounts")
+MODULI = Path("/etc/ssh/moduli")
+
 
 def installed_packages(module: AnsibleModule, names: list[str]) -> list[str]:
     """Return those of the packages that are installed."""
@@ -159,7 +162,7 @@ def differing_sysctl(wishes: dict) -> list[str]:
 def lacking_mounts(wishes: dict) -> list[dict]:
     """Return the mounts on one of the paths that lack an option, with all options to have."""
     found = {}
-    for line in Path("/proc/mounts").read_text().splitlines():
+    for line in MOUNTS.read_text().splitlines():
         source, path, kind, options = line.split()[:4]
         lacking = [name for name in wishes.get(path, []) if name not in options.split(",")]
         # What is mounted last on a path is what one sees there.
@@ -179,11 +182,10 @@ def weak_rsa_key(module: AnsibleModule) -> bool:
 
 def weak_moduli() -> bool:
     """Return whether sshd's list of Diffie-Hellman groups holds small ones."""
-    path = Path("/etc/ssh/moduli")
-    if not path.exists():
+    if not MODULI.exists():
         return False
     # Date, type, tests, tries, size in bits less one, generator, modulus.
-    lines = (line.split(maxsplit=5) for line in path.read_text().splitlines())
+    lines = (line.split(maxsplit=5) for line in MODULI.read_text().splitlines())
     return any(int(line[4]) < 3071 for line in lines if line and line[0].isdigit())
 
 

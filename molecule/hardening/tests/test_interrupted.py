@@ -1,0 +1,133 @@
+"""Runs that end in the middle of a change of port; the next one ends well, whatever was done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+SCENARIO = Path(__file__).parents[1]
+PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
+PORTS = (48022, 48055)
+
+
+def run(machine, port, kill_before="", occurrence=1, **settings):
+    """Run converge.yml for one host towards a port; return the exit code and what was printed."""
+    settings = {"hardening_ssh_port": port, "hardening_initial_ports": [*PORTS]} | settings
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(SCENARIO.parents[1] / "ansible.cfg"),
+        "ANSIBLE_ROLES_PATH": str(SCENARIO.parents[1] / "roles"),
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+    if kill_before:
+        environment |= {
+            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent),
+            "ANSIBLE_CALLBACKS_ENABLED": "kill_before",
+            "KILL_BEFORE": kill_before,
+            "KILL_OCCURRENCE": str(occurrence),
+        }
+    command = [PLAYBOOK, "-i", SCENARIO / "inventory/hosts.yml", "--limit", machine.name]
+    done = subprocess.run(
+        [*command, "-e", json.dumps(settings), SCENARIO / "converge.yml"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    return done.returncode, done.stdout
+
+
+def assert_settled(machine, port):
+    """Nothing but this port is open for SSH, and nothing waits to be put back."""
+    say = machine.inside
+    assert f"\nport {port}\n" in f"\n{say('sshd -T')}"
+    assert say("ss -Hltn | grep -oE ':480(22|55) ' | sort -u").strip() == f":{port}"
+    rules = say("ufw status | grep 'hardening: SSH'")
+    assert f"{port}/tcp" in rules
+    assert str(sum(PORTS) - port) not in rules
+    assert say("ls -A /var/lib/hardening") == ""
+    assert "0 timers" in say("systemctl list-timers --all hardening-revert.timer")
+
+
+def assert_killed_then_finished(machine, port, task, occurrence=1):
+    code, out = run(machine, port, task, occurrence)
+    assert code == -signal.SIGKILL, f"not killed before {task}:\n{out}"
+    code, out = run(machine, port)
+    assert code == 0, f"after a run killed before {task}:\n{out}"
+    assert_settled(machine, port)
+
+
+def assert_cut_off_and_reverted(machine, port, former):
+    """The network drops everything of the control machine once the new settings are written."""
+    machine.inside(
+        "cd /etc/ssh/sshd_config.d; systemd-run --quiet --same-dir --unit=cutter bash -c '"
+        f'until grep -qs "^Port {port}" 00-hardening.conf; do sleep .1; done;'
+        " nft add table inet cutter;"
+        ' nft "add chain inet cutter in { type filter hook input priority -300; }";'
+        " nft add rule inet cutter in ip saddr 172.30.1.1 drop;"
+        " sleep 80; nft delete table inet cutter'"
+    )
+    code, out = run(machine, port, hardening_revert_after=60)
+    assert code != 0
+    assert "UNREACHABLE" in out, out
+    while "inet cutter" in machine.inside("nft list tables"):
+        time.sleep(1)
+    assert_settled(machine, former)
+    assert "was not finished; former state restored" in machine.inside("journalctl -t hardening")
+
+
+def assert_drop_in_noticed(machine, port):
+    """Somebody's file that sshd reads first and that turns passwords on."""
+    early = "/etc/ssh/sshd_config.d/00-early.conf"
+    machine.inside(f"echo 'PasswordAuthentication yes' > {early}")
+    code, out = run(machine, port)
+    machine.inside(f"rm {early}")
+    assert code != 0
+    assert "passwordauthentication is yes for ops" in " ".join(out.split())
+    assert "former SSH settings and firewall are in place again" in " ".join(out.split())
+
+
+def change_ports_of_first(machine):
+    """Cut off, misled, killed at the end; twice between the ports."""
+    first, second = PORTS
+    assert_cut_off_and_reverted(machine, second, first)
+    assert_drop_in_noticed(machine, second)
+    assert_killed_then_finished(machine, second, "Nothing has to be put back")
+    assert_killed_then_finished(machine, first, "The groups that may log in exist")
+
+
+def change_ports_of_second(machine):
+    """Killed at the beginning of each step."""
+    first, second = PORTS
+    assert_killed_then_finished(machine, second, "Log in afresh")
+    assert_killed_then_finished(machine, first, "The administrator's keys are these and no others")
+    assert_killed_then_finished(machine, second, "Sshd runs with it", occurrence=2)
+    assert_killed_then_finished(
+        machine, first, "The firewall lets in what is wanted and nothing else of ours"
+    )
+
+
+@pytest.mark.timeout(900)
+def test_whatever_interrupts_a_change_the_next_run_ends_well(machines):
+    with ThreadPoolExecutor() as pool:
+        work = [
+            pool.submit(change_ports_of_first, machines["server"]),
+            pool.submit(change_ports_of_second, machines["trixie"]),
+        ]
+    failures = [done.exception() for done in work if done.exception()]
+    if failures:
+        raise ExceptionGroup("a change did not end well", failures)
+
+
+def test_afterwards_nothing_is_left_to_change(machines):
+    for name in ("server", "trixie"):
+        code, out = run(machines[name], PORTS[0])
+        assert code == 0
+        assert "changed=0" in out
