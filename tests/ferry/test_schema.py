@@ -305,3 +305,51 @@ def test_views_are_translated_or_named(copied):
     assert ask("SELECT * FROM good ORDER BY 1") == [(1, "A"), (3, "a")]
     assert ask("SELECT letter, many FROM totals ORDER BY 1") == [("a", 14), ("b", 7)]
     assert ask("SELECT * FROM over ORDER BY 1") == [("a",), ("b",)]
+
+
+def test_what_the_same_words_mean_differently_is_translated_or_named(copied):
+    run, ask = copied(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, d REAL, s TEXT,"
+        " name TEXT COLLATE NOCASE, CHECK (CAST(d AS INTEGER) = 1), CHECK (s LIKE 'A\\_%'), CHECK (name IN ('Ab', 'cd')),"
+        " CHECK (n % (n - 7) IS NULL OR n > 0), CHECK (substr(s, 1, 1) = 'a'),"
+        " CHECK (substr(s, -1) <> 'q'), CHECK (s = lower(s)), CHECK (name < 'x'));"
+        "CREATE UNIQUE INDEX u ON t (lower(s), n) WHERE name = 'AB';"
+        "CREATE VIEW v AS SELECT CAST(d AS INTEGER) AS whole, CAST(n AS REAL) / 2 AS half,"
+        " n / 0 AS z, n % (n - 7) AS r FROM t WHERE name = 'aB' AND s LIKE 'A\\%';"
+        "CREATE VIEW w AS SELECT name, count(*) AS c FROM t GROUP BY name;"
+        "CREATE VIEW x AS SELECT CAST(s AS INTEGER) AS i FROM t;"
+        "INSERT INTO t VALUES (1, 7, 1.9, 'a\\_é', 'AB'), (2, 3, 1.5, 'a\\_z', 'CD')"
+    )
+    assert sorted(not_carried(run)) == [
+        ("check", "t"),
+        ("check", "t"),
+        ("collation", "t.name"),
+        ("view", "w"),
+        ("view", "x"),
+    ]
+    assert ask("SELECT whole, half, z, r FROM v") == [(1, 3.5, None, None)]
+    for row in ("(3, 1, 2.1, 'a\\_', 'ab')", "(3, 1, 1.1, 'ax', 'ab')", "(3, 1, 1.1, 'a\\_', 'q')"):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            ask(f"INSERT INTO t VALUES {row}")
+    ask("INSERT INTO t VALUES (3, 1, 1.1, 'a\\_', 'CD')")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        ask("INSERT INTO t VALUES (4, 7, 1.1, 'a\\_é', 'aB')")
+
+
+def test_foreign_keys_between_types_that_postgresql_does_not_compare_are_named(copied):
+    run, ask = copied(
+        "CREATE TABLE p (id TEXT PRIMARY KEY); CREATE TABLE c (p INTEGER REFERENCES p);"
+        "INSERT INTO p VALUES ('1'); INSERT INTO c VALUES (1)"
+    )
+    assert not_carried(run) == [("foreign key", "c")]
+    assert ask("SELECT p FROM c") == [(1,)]
+
+
+def test_an_index_over_values_that_are_too_long_is_refused(ferry, make_sqlite, database):
+    path = make_sqlite(
+        "CREATE TABLE t (a TEXT); CREATE INDEX i ON t (a);"
+        "INSERT INTO t VALUES (hex(randomblob(5000)))"
+    )
+    run = ferry("copy", path, database.dsn)
+    assert run.code == 3, run
+    assert "index row" in run.err

@@ -17,7 +17,7 @@ from ferry.keys import find_equal_keys
 from ferry.names import NameHazard, find_name_hazards
 from ferry.rules import Application, Rules
 from ferry.rules import draft as draft_rules
-from ferry.schema import Schema, Table, quote_name, read_schema
+from ferry.schema import ForeignKey, Schema, Table, quote_name, read_schema
 from ferry.source import Source, open_sqlite
 from ferry.types import declared_kind
 
@@ -204,8 +204,9 @@ class Journey:
                     lost = load.load(
                         source.connection, target, schema, census, plan, namespace, advance
                     )
+                comparable = _without_impossible_keys(target, schema, namespace)
                 with proof.Comparison(
-                    source.connection, target, schema, namespace, remember=self._remembers
+                    source.connection, target, comparable, namespace, remember=self._remembers
                 ) as comparison:
                     with self.stage("build"):
                         lost += load.build(target, schema, plan, namespace)
@@ -467,7 +468,8 @@ class Journey:
                 "the target was not what the base says, although it is equal to the source now",
                 "nothing was written; run sync without --base",
             )
-        result.structure = proof.compare_structure(target, delta.schema, namespace)
+        comparable = _without_impossible_keys(target, delta.schema, namespace)
+        result.structure = proof.compare_structure(target, comparable, namespace)
         self._show_proof(result)
 
     def _total_after_sync(
@@ -681,6 +683,7 @@ class Journey:
         structure: bool = True,
     ) -> proof.Proof:
         """Compare both sides; raises DifferentError."""
+        schema = _without_impossible_keys(target, schema, namespace)
         with self.stage("prove"):
             result = proof.compare(source, target, schema, namespace, remember=self._remembers)
         if not structure:
@@ -726,6 +729,36 @@ class Journey:
                     )
                     lines += [f"  {_describe(difference)}" for difference in table.differences]
             raise DifferentError("the two sides differ\n  " + "\n  ".join(lines))
+
+
+def _without_impossible_keys(target: psycopg.Connection, schema: Schema, namespace: str) -> Schema:
+    """Leave out foreign keys between types that PostgreSQL does not compare.
+
+    They have been named as not carried; the proof should not miss them.
+    """
+    present = proof.columns_of(target, namespace)
+    widths = {"integer": 0, "numeric": 1, "double": 2}
+
+    def possible(table: Table, key: ForeignKey) -> bool:
+        parent, names = schema.table(key.parent), schema.referenced(key)
+        if parent is None or not names:
+            return False
+        here, there = present.get(table.name, {}), present.get(parent.name, {})
+        for name, other in zip(key.columns, names, strict=True):
+            kind, wanted = here.get(table.column(name).name), there.get(other)
+            if kind is None or wanted is None or kind[0] == wanted[0]:
+                continue
+            if widths.get(kind[0], 3) > widths.get(wanted[0], -1):
+                return False
+        return True
+
+    tables = [
+        dataclasses.replace(
+            table, foreign_keys=tuple(key for key in table.foreign_keys if possible(table, key))
+        )
+        for table in schema.tables
+    ]
+    return dataclasses.replace(schema, tables=tables)
 
 
 def _by_original_names(schema: Schema, hazard: Hazard) -> Hazard:

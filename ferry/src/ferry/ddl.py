@@ -17,12 +17,13 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from ferry.errors import RefusedError
+from ferry.expressions import Meanings, UntranslatableError
 from ferry.names import MAX_NAME
 from ferry.schema import Column, Index, Key, NotCarried, Program, Schema, Table, quote_name
 from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     import psycopg
 
@@ -42,29 +43,6 @@ _NOW_AS_TEXT = {
     "date": "YYYY-MM-DD",
     "time": "HH24:MI:SS",
 }
-
-
-# Functions (and what sqlglot counts as such) that mean the same on both sides.
-_SAME_MEANING = (
-    exp.Abs,
-    exp.And,
-    exp.Case,
-    exp.Cast,
-    exp.Coalesce,
-    exp.If,
-    exp.Length,
-    exp.Lower,
-    exp.Nullif,
-    exp.Or,
-    exp.Substring,
-    exp.Trim,
-    exp.Upper,
-)
-_AGGREGATES = (exp.Avg, exp.Count, exp.Max, exp.Min, exp.Sum)
-
-
-class UntranslatableError(Exception):
-    """An expression has no equivalent in PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -98,47 +76,14 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _as_boolean(node: exp.Expression) -> exp.Expression:
-    if isinstance(node, exp.Literal) and not node.is_string and node.this in ("0", "1"):
-        return exp.Boolean(this=node.this == "1")
-    return node
-
-
-def _same_meaning(
-    node: exp.Expression,
-    is_boolean: Callable[[exp.Expression | None], bool],
-    functions: tuple[type[exp.Expression], ...],
-) -> exp.Expression:
-    """Return a node that means in PostgreSQL what it meant; raises UntranslatableError."""
-    if isinstance(node, exp.Glob):
-        raise UntranslatableError("PostgreSQL has no GLOB")
-    if isinstance(node, (exp.Func, exp.Anonymous)) and not isinstance(node, functions):
-        raise UntranslatableError(f"PostgreSQL has no equivalent of {node.sql('sqlite')}")
-    if isinstance(node, exp.Like):  # without regard to case in SQLite
-        return exp.ILike(**node.args)
-    if isinstance(node, (exp.EQ, exp.NEQ, exp.Is)):
-        if is_boolean(node.this):
-            node.set("expression", _as_boolean(node.expression))
-        elif is_boolean(node.expression):
-            node.set("this", _as_boolean(node.this))
-    elif isinstance(node, exp.In) and is_boolean(node.this):
-        node.set("expressions", [_as_boolean(item) for item in node.expressions])
-    return node
-
-
 def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool = True) -> str:
-    """Translate an SQL expression over a table's columns; raises UntranslatableError.
-
-    SQLite's lower() and upper() know the 26 ASCII letters only; with ``ascii_case`` so do ours.
-    """
+    """Translate an SQL expression over a table's columns; raises UntranslatableError."""
     columns = {column.original.lower(): column.name for column in table.columns}
-
-    def is_boolean(node: exp.Expression | None) -> bool:
-        return (
-            isinstance(node, exp.Column)
-            and node.name in census.columns
-            and census.columns[node.name].kind == Kind.BOOLEAN
-        )
+    meanings = Meanings(
+        lambda name: census.columns[name].kind if name in census.columns else None,
+        lambda name: table.column(name).collation == "NOCASE",
+        ascii_case=ascii_case,
+    )
 
     def names(node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Column):
@@ -151,16 +96,9 @@ def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool 
             return exp.column(exact, quoted=True)
         return node
 
-    def meanings(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, (exp.Lower, exp.Upper)) and ascii_case:
-            folded = exp.Collate(this=node.this, expression=exp.to_identifier("C", quoted=True))
-            node.set("this", folded)
-            return node
-        return _same_meaning(node, is_boolean, _SAME_MEANING)
-
     try:
         tree = sqlglot.parse_one(text, read="sqlite")
-        tree = tree.transform(names).transform(meanings)
+        tree = meanings.apply(tree.transform(names))
         return tree.sql(dialect="postgres", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
         raise UntranslatableError(str(error).splitlines()[0]) from error
@@ -481,13 +419,14 @@ class _Planner:
 
 
 class _ViewNames:
-    """How tables, views and columns are spelled in PostgreSQL, and which columns are booleans."""
+    """How tables, views and columns are spelled in PostgreSQL, and what the columns are."""
 
     def __init__(self, schema: Schema, census: Census) -> None:
         self.relations: dict[str, str] = {}
         self.columns: dict[str, set[str]] = {}  # may be called otherwise in one table only
         self.columns_of: dict[str, dict[str, str]] = {}  # by the table's name in SQLite
-        kinds: dict[str, set[bool]] = {}
+        self._kinds: dict[str, set[Kind]] = {}
+        self._nocase: set[str] = set()
         for table in schema.tables:
             self.relations[table.original.lower()] = table.name
             columns = self.columns_of.setdefault(table.original.lower(), {})
@@ -495,10 +434,20 @@ class _ViewNames:
                 columns[column.original.lower()] = column.name
                 self.columns.setdefault(column.original.lower(), set()).add(column.name)
                 entry = census.tables[table.name].columns[column.name]
-                kinds.setdefault(column.name.lower(), set()).add(entry.kind == Kind.BOOLEAN)
+                self._kinds.setdefault(column.name.lower(), set()).add(entry.kind)
+                if column.collation == "NOCASE":
+                    self._nocase.add(column.name.lower())
         for program in schema.programs:
             self.relations[program.original.lower()] = program.name
-        self.booleans = {name for name, found in kinds.items() if found == {True}}
+
+    def kind_of(self, name: str) -> Kind | None:
+        """Return a column's kind, None where tables differ or a view has made the column."""
+        kinds = self._kinds.get(name.lower(), set())
+        return next(iter(kinds)) if len(kinds) == 1 else None
+
+    def is_nocase(self, name: str) -> bool:
+        """Tell whether a column of this name, in any table, is NOCASE."""
+        return name.lower() in self._nocase
 
     def of_column(self, name: str, tables: Collection[str]) -> str | None:
         """Return a column's name in a query that reads ``tables`` (by their names in SQLite).
@@ -568,12 +517,8 @@ def translate_view(program: Program, names: _ViewNames, namespace: str) -> str:
         columns = f" ({', '.join(map(quote_name, own))})"
     _use_new_names(query, names, namespace)
 
-    def is_boolean(node: exp.Expression | None) -> bool:
-        return isinstance(node, exp.Column) and node.name.lower() in names.booleans
-
-    query = query.transform(
-        lambda node: _same_meaning(node, is_boolean, (*_SAME_MEANING, *_AGGREGATES))
-    )
+    meanings = Meanings(names.kind_of, names.is_nocase, aggregates=True)
+    query = meanings.apply(query)
     try:
         text = query.sql(dialect="postgres", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:

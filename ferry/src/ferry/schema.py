@@ -437,12 +437,13 @@ def _read_table(
             )
         )
     for column in columns:
-        if column.collation not in ("BINARY", "NOCASE"):
+        if column.collation != "BINARY":
+            kept = "it stays unique where it was, but " if column.collation == "NOCASE" else ""
             schema.not_carried.append(
                 NotCarried(
                     "collation",
                     f"{name}.{column.name}",
-                    f"comparisons in PostgreSQL do not follow {column.collation}",
+                    f"{kept}comparisons in PostgreSQL do not follow {column.collation}",
                     f"COLLATE {column.collation}",
                 )
             )

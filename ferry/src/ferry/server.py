@@ -134,6 +134,11 @@ def explained() -> Iterator[None]:
             f"PostgreSQL refuses the contents: {error.diag.message_primary}{detail}{context}",
             "nothing was written; correct these values in SQLite and run again",
         ) from error
+    except errors.ProgramLimitExceeded as error:
+        raise RefusedError(
+            f"PostgreSQL cannot hold this: {error.diag.message_primary}",
+            "nothing was written; drop the index, or shorten the values, on a copy of the file",
+        ) from error
     except psycopg.OperationalError as error:
         raise ServerError(
             f"the server or the connection failed: {str(error).strip()}",
