@@ -310,7 +310,8 @@ def test_views_are_translated_or_named(copied):
 def test_what_the_same_words_mean_differently_is_translated_or_named(copied):
     run, ask = copied(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, d REAL, s TEXT,"
-        " name TEXT COLLATE NOCASE, CHECK (CAST(d AS INTEGER) = 1), CHECK (s LIKE 'A\\_%'), CHECK (name IN ('Ab', 'cd')),"
+        " name TEXT COLLATE NOCASE, CHECK (CAST(d AS INTEGER) = 1), CHECK (s LIKE 'A\\_%'),"
+        " CHECK (name IN ('Ab', 'cd')),"
         " CHECK (n % (n - 7) IS NULL OR n > 0), CHECK (substr(s, 1, 1) = 'a'),"
         " CHECK (substr(s, -1) <> 'q'), CHECK (s = lower(s)), CHECK (name < 'x'));"
         "CREATE UNIQUE INDEX u ON t (lower(s), n) WHERE name = 'AB';"
