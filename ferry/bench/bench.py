@@ -124,18 +124,12 @@ def change(path: Path, rows: int) -> None:
 
 def line(name: str, seconds: float, rows: int, floor: float, note: str = "") -> None:
     """Print one result."""
-    print(f"{name:<34}{seconds:>8.1f} s {rows / seconds:>10,.0f} rows/s"
-          f"{seconds / floor:>8.2f} × floor  {note}")  # fmt: skip
+    print(f"{name:<40}{seconds:>8.1f} s {rows / seconds:>10,.0f} rows/s"
+          f"{seconds / floor:>8.2f} × floor  {note}", flush=True)  # fmt: skip
 
 
-def bench(path: Path, weapons: int) -> None:
-    """Generate, measure, print."""
-    if not path.exists():
-        print(f"generating {path} …")
-        generate(path, weapons)
-    changed = path.with_name("changed.db")
-    shutil.copyfile(path, changed)
-    change(changed, 1000)
+def count_rows(path: Path) -> int:
+    """Return the number of rows of all tables."""
     connection = sqlite3.connect(path)
     names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     rows = sum(
@@ -143,30 +137,79 @@ def bench(path: Path, weapons: int) -> None:
         for (name,) in names
     )
     connection.close()
+    return rows
+
+
+def bench_rows(path: Path, cluster: Cluster) -> None:
+    """Time the commands over one large database; print."""
+    changed = path.with_name("changed.db")
+    shutil.copyfile(path, changed)
+    change(changed, 1000)
+    rows = count_rows(path)
     print(f"{rows:,} rows, {path.stat().st_size / 2**20:,.0f} MB, {os.cpu_count()} cores")
     with (
-        Cluster.of_major(**SETTINGS) as cluster,
         cluster.fresh_database("ferry") as filled,
         cluster.fresh_database("floor") as floor_database,
         cluster.fresh_database("pgloader") as pgloader_database,
         tempfile.TemporaryDirectory(dir=cluster.directory) as exported,
     ):
-        seconds, memory, report = run_ferry("copy", path, filled.dsn)
+        copied, memory, report = run_ferry("copy", path, filled.dsn)
         floor = measure_floor(path, filled, floor_database, Path(exported))
-        line("floor (server-side binary COPY)", floor, rows, floor)
-        stages = ", ".join(f"{name} {value:.1f}" for name, value in report["timings"].items())
-        line("ferry copy (inspects and proves)", seconds, rows, floor, f"{memory} MB; {stages}")
-        verified, memory, _ = run_ferry("verify", path, filled.dsn)
-        line("ferry verify", verified, rows, floor, f"{memory} MB")
-        synced, memory, report = run_ferry("sync", changed, filled.dsn, "--base", path)
-        line("ferry sync --base, 1000 changes", synced, rows, floor,
-             f"{memory} MB; copy takes {seconds / synced:.1f} × as long")  # fmt: skip
+        stages = report["timings"]
+        unproven = copied - stages["prove"]
+        verified, verify_memory, _ = run_ferry("verify", path, filled.dsn)
+        synced, sync_memory, _ = run_ferry("sync", changed, filled.dsn, "--base", path)
         loader = measure_pgloader(path, pgloader_database)
+        line("floor (server-side binary COPY)", floor, rows, floor)
+        line(
+            "ferry copy, before its proof",
+            unproven,
+            rows,
+            floor,
+            ", ".join(f"{name} {stages[name]:.1f}" for name in ("inspect", "load", "build")),
+        )
+        line("ferry copy (inspects and proves)", copied, rows, floor, f"{memory} MB")
+        line("ferry verify", verified, rows, floor, f"{verify_memory} MB")
+        line(
+            "ferry sync --base, 1000 changes",
+            synced,
+            rows,
+            floor,
+            f"{sync_memory} MB; copy takes {copied / synced:.1f} × as long",
+        )
         if loader is None:
             print("pgloader is not installed: apt-get install pgloader")
         else:
             line("pgloader (checks nothing)", loader, rows, floor,
-                 f"{loader / seconds:.2f} × ferry copy")  # fmt: skip
+                 f"{loader / unproven:.1f} × ferry copy before its proof, "
+                 f"{loader / copied:.1f} × ferry copy, "
+                 f"{loader / (copied + verified):.1f} × ferry copy and verify")  # fmt: skip
+
+
+def bench_small(directory: Path, cluster: Cluster) -> None:
+    """Time 200 small tables, and 300 statements of a bot; print."""
+    path = directory / "small.db"
+    path.unlink(missing_ok=True)
+    connection = sqlite3.connect(path)
+    for number in range(200):
+        connection.execute(
+            f"CREATE TABLE t{number} (id INTEGER PRIMARY KEY, name TEXT UNIQUE, n INTEGER)"
+        )
+        connection.execute(f"INSERT INTO t{number} VALUES (1, 'a', 2), (2, 'b', 3)")
+    connection.commit()
+    connection.close()
+    source = directory / "statements.py"
+    source.write_text(
+        "".join(
+            f"q{number} = 'SELECT name, n FROM t{number % 200} WHERE id = ? AND n > {number}'\n"
+            for number in range(300)
+        )
+    )
+    with cluster.fresh_database("small") as database:
+        seconds, _, _ = run_ferry("copy", path, database.dsn)
+        print(f"ferry copy of 200 small tables          {seconds:>8.1f} s")
+        seconds, _, _ = run_ferry("audit-sql", source, database.dsn)
+        print(f"ferry audit-sql of 300 statements       {seconds:>8.1f} s")
 
 
 def main() -> None:
@@ -178,7 +221,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        bench(directory / f"bench-{options.weapons}.db", options.weapons)
+        path = directory / f"bench-{options.weapons}.db"
+        if not path.exists():
+            print(f"generating {path} …", flush=True)
+            generate(path, options.weapons)
+        with Cluster.of_major(**SETTINGS) as cluster:
+            bench_rows(path, cluster)
+            bench_small(directory, cluster)
 
 
 if __name__ == "__main__":

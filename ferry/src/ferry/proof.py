@@ -36,54 +36,44 @@ if TYPE_CHECKING:
 SHOWN = 5  # differing rows shown per table and side
 # Rows looked at one by one where tables differ; beyond it a part of the table has to do.
 _MAX_NARROWED = 1_000_000
-_PARTS_PER_CHUNK = 80  # PostgreSQL's functions take 100 arguments at most
+_COLUMNS_PER_CHUNK = 33  # up to three arguments each, of which PostgreSQL's functions take 100
 _ROWS_PER_BLOCK = 1000
 _MASK = (1 << 64) - 1
 
 _TRUE = "'t', 'true', 'y', 'yes', 'on', '1'"
 _FALSE = "'f', 'false', 'n', 'no', 'off', '0'"
 
-# Canonical form by PostgreSQL's type: (SQL for SQLite, SQL for PostgreSQL), NULL is N everywhere.
+# Canonical form by PostgreSQL's type: the arguments of concat() in SQLite's and in PostgreSQL's
+# SQL. Both take NULL for an empty text: nothing but the sign that ends or begins a value is left.
 _CANONICAL: dict[str, tuple[str, str]] = {
-    "integer": ("ifnull({c}, 'N') || ','", "coalesce({c}::text, 'N') || ','"),
+    "integer": ("{c}, ','", "{c}, ','"),
     "boolean": (
-        "CASE WHEN {c} IS NULL THEN 'N' WHEN typeof({c}) = 'integer' THEN {c} "
+        "CASE WHEN {c} IS NULL THEN '' WHEN typeof({c}) = 'integer' THEN {c} "
         f"WHEN lower({{c}}) IN ({_TRUE}) THEN 1 WHEN lower({{c}}) IN ({_FALSE}) THEN 0 "
-        "ELSE '?' || {c} END || ','",
-        "CASE WHEN {c} THEN '1,' WHEN NOT {c} THEN '0,' ELSE 'N,' END",
+        "ELSE '?' || {c} END, ','",
+        "CASE WHEN {c} THEN '1,' WHEN NOT {c} THEN '0,' ELSE ',' END",
     ),
-    "text": (
-        "ifnull(length({c}) || ':' || {c}, 'N')",
-        "coalesce(length({c}::text) || ':' || {c}::text, 'N')",
-    ),
+    "text": ("length({c}), ':', {c}", "length({c}::text), ':', {c}"),
     "timestamp": (
-        "ifnull(replace({c}, 'T', ' ') "
-        "|| substr('0000-00-00 00:00:00.000000', length({c}) + 1), 'N') || ','",
-        "coalesce(to_char({c}, 'YYYY-MM-DD HH24:MI:SS.US'), 'N') || ','",
+        "replace({c}, 'T', ' ') || substr('0000-00-00 00:00:00.000000', length({c}) + 1), ','",
+        "to_char({c}, 'YYYY-MM-DD HH24:MI:SS.US'), ','",
     ),
     "timestamptz": (
-        "ifnull(replace({c}, 'T', ' ') "
-        "|| substr('0000-00-00 00:00:00.000000', length({c}) + 1), 'N') || ','",
-        "coalesce(to_char({c} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), 'N') || ','",
+        "replace({c}, 'T', ' ') || substr('0000-00-00 00:00:00.000000', length({c}) + 1), ','",
+        "to_char({c} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ','",
     ),
-    "date": (
-        "ifnull({c}, 'N') || ','",
-        "coalesce(to_char({c}, 'YYYY-MM-DD'), 'N') || ','",
-    ),
+    "date": ("{c}, ','", "to_char({c}, 'YYYY-MM-DD'), ','"),
     "time": (
-        "ifnull({c} || substr('00:00:00.000000', length({c}) + 1), 'N') || ','",
-        "coalesce(to_char(date '2000-01-01' + {c}, 'HH24:MI:SS.US'), 'N') || ','",
+        "{c} || substr('00:00:00.000000', length({c}) + 1), ','",
+        "to_char(date '2000-01-01' + {c}, 'HH24:MI:SS.US'), ','",
     ),
-    "numeric": (
-        "ifnull(ferry_decimal({c}), 'N') || ','",
-        "coalesce(trim_scale({c})::text, 'N') || ','",
-    ),
+    "numeric": ("ferry_decimal({c}), ','", "trim_scale({c}), ','"),
     "bytea": (
-        "CASE typeof({c}) WHEN 'null' THEN 'N' WHEN 'blob' THEN lower(hex({c})) "
-        "ELSE '?' || hex({c}) END || ','",
-        "coalesce(encode({c}, 'hex'), 'N') || ','",
+        "CASE typeof({c}) WHEN 'null' THEN '' WHEN 'blob' THEN 'x' || lower(hex({c})) "
+        "ELSE '?' || hex({c}) END, ','",
+        "'x' || encode({c}, 'hex'), ','",
     ),
-    # The eight bytes; nothing at all in SQLite's place for what is no number.
+    # The eight bytes; in SQLite nothing at all for what is no number.
     "double": (
         "iif({c} IS NULL, 'N', lower(hex(ieee754_to_blob({c}))))",
         "coalesce(encode(float8send({c}), 'hex'), 'N')",
@@ -210,8 +200,8 @@ class TableSides:
             for name, category in zip(self.names, self.categories, strict=True)
         ]
         chunks = [
-            f"concat({', '.join(forms[start : start + _PARTS_PER_CHUNK])})"
-            for start in range(0, len(forms), _PARTS_PER_CHUNK)
+            f"concat({', '.join(forms[start : start + _COLUMNS_PER_CHUNK])})"
+            for start in range(0, len(forms), _COLUMNS_PER_CHUNK)
         ]
         return " || ".join(chunks)
 
@@ -220,9 +210,14 @@ class TableSides:
         return self._row(1)
 
     def postgres_hashes(self, where: str = "") -> str:
-        """Return a sub-select of each row's md5, evaluated once (that is what OFFSET 0 is for)."""
+        """Return a sub-select of each row's md5.
+
+        ``unnest`` has it evaluated once however often it is used; unlike OFFSET 0, which does so
+        too, it leaves several processes free to work on it.
+        """
         return (
-            f"(SELECT md5({self.postgres_row()}) AS m FROM {self.place} {where} OFFSET 0) AS hashes"
+            f"(SELECT unnest(ARRAY[md5({self.postgres_row()})]) AS m FROM {self.place} {where}) "
+            "AS hashes"
         )
 
     def sqlite_rows(

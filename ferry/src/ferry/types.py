@@ -64,11 +64,15 @@ FITS: dict[Kind, str] = {
     Kind.NUMERIC: "(typeof({c}) IN ('integer', 'real') AND ferry_fits({c}, {p}, {s}))",
     Kind.BOOLEAN: "(typeof({c}) = 'integer' AND {c} IN (0, 1) "
     f"OR typeof({{c}}) = 'text' AND lower({{c}}) IN ({_WORDS}))",
-    Kind.TIMESTAMP: "(typeof({c}) = 'text' AND ("
+    # What SQLite's datetime() gives back as it was is fine, and needs no patterns (IS: it gives
+    # NULL for what is no time).
+    Kind.TIMESTAMP: "(typeof({c}) = 'text' AND (substr({c}, 1, 4) > '0000' AND (datetime({c}) IS {c} "
+    "OR datetime({c}) IS replace(substr({c}, 1, 19), 'T', ' ') AND length({c}) BETWEEN 21 AND 26 "
+    "AND substr({c}, 20, 1) = '.' AND substr({c}, 21) NOT GLOB '*[^0-9]*') OR ("
     f"{{c}} GLOB '{_DATE}[ T]{_SECONDS}' OR length({{c}}) BETWEEN 21 AND 26 "
     f"AND {{c}} GLOB '{_DATE}[ T]{_SECONDS}.{_D}*' AND substr({{c}}, 21) NOT GLOB '*[^0-9]*' "
     f"OR {{c}} GLOB '{_DATE}[ T]{_MINUTES}' OR {{c}} GLOB '{_DATE}') "
-    f"AND substr({{c}}, 12, 2) < '24' AND {_REAL_DATE})",
+    f"AND substr({{c}}, 12, 2) < '24' AND {_REAL_DATE}))",
     Kind.DATE: f"(typeof({{c}}) = 'text' AND {{c}} GLOB '{_DATE}' AND {_REAL_DATE})",
     Kind.TIME: "(typeof({c}) = 'text' AND ("
     f"{{c}} GLOB '{_SECONDS}' OR {{c}} GLOB '{_MINUTES}' OR length({{c}}) BETWEEN 10 AND 15 "
