@@ -41,6 +41,7 @@ from bot.core.stats_watcher import StatsWatcher
 from bot.core.systemd import notify
 
 log = logging.getLogger("bot")
+discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we do not speak
 
 DISCORD_PAUSE = 30.0  # seconds
 LOGIN_PATIENCE = 15.0  # seconds that READY waits for Discord's word on our token
@@ -90,8 +91,11 @@ class UltimateBot(commands.Bot):
         """Use our own way of answering."""
         return await super().get_context(origin, cls=cls)
 
-    async def on_ready(self) -> None:
-        """Say under which name we are on Discord; comes again after a long interruption."""
+    async def on_connect(self) -> None:
+        """Say under which name we are on Discord; comes again after a long interruption.
+
+        Commands are heard from now on; on_ready would come two seconds later.
+        """
         log.info("logged in as %s", self.user)
         self.services.discord_answered.set()
 

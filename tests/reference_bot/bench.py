@@ -21,7 +21,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "reference_bot")]
+sys.path[:0] = [str(REPOSITORY / name) for name in ("tests", "demo", "reference_bot")]
 
 from bot.core.database import Database, DatabaseSettings  # noqa: E402
 from bot.core.player_report import CATEGORIES  # noqa: E402
@@ -131,7 +131,6 @@ def main() -> None:
     parser.add_argument("--weeks", type=int, default=52)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-bot-") as directory:
-        Path(directory, "discord").mkdir()
         bench(Path(directory), options.repeat, options.weeks)
 
 

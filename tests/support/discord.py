@@ -14,6 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from fake_discord import certificate
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = REPOSITORY / "demo" / "fake_discord"
 HOSTS_FILE = Path(__file__).resolve().parent / "hosts_file"
@@ -36,10 +38,8 @@ class FakeDiscord:
         self.port = self.control = 0
 
     def __enter__(self) -> FakeDiscord:
-        self.directory.mkdir(parents=True, exist_ok=True)
         if not (self.directory / "server.crt").exists():
-            command = [sys.executable, PROGRAM, "certificate", "--out", self.directory]
-            subprocess.run(command, check=True)
+            certificate.make(self.directory, None)
         self.start()
         return self
 
