@@ -66,9 +66,10 @@ FITS: dict[Kind, str] = {
     f"OR typeof({{c}}) = 'text' AND lower({{c}}) IN ({_WORDS}))",
     # What SQLite's datetime() gives back as it was is fine, and needs no patterns (IS: it gives
     # NULL for what is no time).
-    Kind.TIMESTAMP: "(typeof({c}) = 'text' AND (substr({c}, 1, 4) > '0000' AND (datetime({c}) IS {c} "
-    "OR datetime({c}) IS replace(substr({c}, 1, 19), 'T', ' ') AND length({c}) BETWEEN 21 AND 26 "
-    "AND substr({c}, 20, 1) = '.' AND substr({c}, 21) NOT GLOB '*[^0-9]*') OR ("
+    Kind.TIMESTAMP: "(typeof({c}) = 'text' AND (substr({c}, 1, 4) > '0000' AND ("
+    "datetime({c}) IS {c} OR datetime({c}) IS replace(substr({c}, 1, 19), 'T', ' ') "
+    "AND length({c}) BETWEEN 21 AND 26 AND substr({c}, 20, 1) = '.' "
+    "AND substr({c}, 21) NOT GLOB '*[^0-9]*') OR ("
     f"{{c}} GLOB '{_DATE}[ T]{_SECONDS}' OR length({{c}}) BETWEEN 21 AND 26 "
     f"AND {{c}} GLOB '{_DATE}[ T]{_SECONDS}.{_D}*' AND substr({{c}}, 21) NOT GLOB '*[^0-9]*' "
     f"OR {{c}} GLOB '{_DATE}[ T]{_MINUTES}' OR {{c}} GLOB '{_DATE}') "
