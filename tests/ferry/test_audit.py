@@ -158,3 +158,45 @@ def test_a_path_that_is_missing_and_a_forgotten_dsn_are_usage_errors(ferry, data
 )
 def test_placeholders_become_parameters(sql, expected):
     assert with_parameters(sql) == (expected, 0)
+
+
+def test_texts_that_wait_for_their_format_and_holes_beside_words(judge):
+    run, statements = judge(
+        """
+        QUERY = "SELECT id, {value} AS v FROM rounds WHERE map_name = '{literal}' AND id > ?"
+        NUMBERS = f"SELECT {{value}} AS v FROM rounds WHERE id IN ({', '.join(NUMBERS_OF_ROUNDS)})"
+        def f(db, chosen):
+            db.execute(f"SELECT id FROM rounds {chosen}GROUP BY id")
+            db.execute(f"SELECT id FROM rounds_{chosen}")
+        """
+    )
+    assert [item["verdict"] for item in statements] == ["ok", "ok", "unjudged", "unjudged"], run
+
+
+def test_what_is_meant_for_sqlite_alone_is_counted_and_said(judge, ferry, copied, tmp_path):
+    run, statements = judge(
+        """
+        def f(db):
+            db.execute("PRAGMA foreign_keys = ON")  # ferry: sqlite
+            # ferry: sqlite
+            db.execute("SELECT sqlite_version()")
+            db.execute(
+                "SELECT count(*) "
+                "FROM sqlite_master"  # ferry: sqlite
+            )
+            db.execute("SELECT 1 FROM rounds")
+        """
+    )
+    assert run.code == 0, run
+    assert [item["verdict"] for item in statements] == ["excluded"] * 3 + ["ok"]
+    assert run.report["counts"] == {"ok": 1, "fails": 0, "unjudged": 0, "excluded": 3}
+    assert "3 are for SQLite by their comment" in run.out
+    script = tmp_path / "program/schema_sqlite.sql"
+    script.write_text("CREATE TABLE x (id INTEGER PRIMARY KEY AUTOINCREMENT);\nSELECT 1;\n")
+    assert ferry("audit-sql", tmp_path / "program", copied.dsn).code == 3
+    run = ferry("audit-sql", tmp_path / "program", copied.dsn, "--exclude", "*_sqlite.sql")
+    assert run.code == 0, run
+    assert "schema_sqlite.sql: left out, by --exclude" in run.err
+    script.write_text("-- ferry: sqlite\n" + script.read_text())
+    run = ferry("audit-sql", tmp_path / "program", copied.dsn)
+    assert (run.code, run.report["counts"]["excluded"]) == (0, 4)

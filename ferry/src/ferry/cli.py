@@ -257,6 +257,14 @@ def audit_sql(
             '("" for the environment).',
         ),
     ],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave out files that fit (`*sqlite*.sql`); may be repeated.",
+        ),
+    ] = None,
     report: ReportFile = None,
 ) -> None:
     """Find a program's SQL and let PostgreSQL judge every statement, without running any.
@@ -264,12 +272,15 @@ def audit_sql(
     Reads Python sources (also f-strings and concatenations, with holes where values are put in) and
     .sql files, turns `?` and `:name` into parameters and has each statement prepared on the target
     in a transaction that only reads. Lists file, line, PostgreSQL's message and, for SQLite's
-    idioms, what to write instead. Statements that cannot be judged are listed as such. Leaves with
-    3 if any statement fails.
+    idioms, what to write instead. Statements that cannot be judged are listed as such. A statement
+    that is meant for SQLite alone is counted, not judged, if a comment beside it or above it says
+    `ferry: sqlite`. Leaves with 3 if any statement fails.
     """
     if len(words) < 2:
         raise typer.BadParameter("name at least one PATH, and the DSN last")
-    _run("audit-sql", report, lambda journey: journey.audit_sql(words[:-1], words[-1]))
+    _run(
+        "audit-sql", report, lambda journey: journey.audit_sql(words[:-1], words[-1], exclude or ())
+    )
 
 
 @app.command(name="snapshot", epilog=_EXIT_CODES)

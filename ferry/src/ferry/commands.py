@@ -608,17 +608,20 @@ class Journey:
         self.screen.say(f"written and proven: {path}")
         return "written"
 
-    def audit_sql(self, paths: list[str], dsn: str) -> str:
+    def audit_sql(self, paths: list[str], dsn: str, exclude: Sequence[str] = ()) -> str:
         """Let PostgreSQL judge the SQL in a program's sources; raises RefusedError if any fails."""
         with server.transaction(dsn, write=False) as target:
             self.report.target(server.describe(target, "public"))
             with self.stage("audit"):
-                findings = audit.audit(target, paths)
+                findings = audit.audit(target, paths, exclude)
         self.report.data["statements"] = [item.as_json() for item in findings.statements]
         counts = {verdict: findings.count(verdict) for verdict in ("ok", "fails", "unjudged")}
+        excluded = findings.count("excluded")
+        if excluded:
+            counts["excluded"] = excluded
         self.report.data["counts"] = counts
         for item in findings.statements:
-            if item.verdict != "ok":
+            if item.verdict not in ("ok", "excluded"):
                 head = " ".join(item.sql.split())
                 self.screen.say(f"{item.file}:{item.line}: {item.verdict}: {item.message}")
                 self.screen.say(f"    {head[:160]}{'…' if len(head) > 160 else ''}")
@@ -626,9 +629,12 @@ class Journey:
                     self.screen.say(f"    instead: {item.instead}")
         for remark in findings.remarks:
             self._warn(remark)
+        for path in findings.left_out:
+            self._warn(f"{path}: left out, by --exclude")
         self.screen.say(
             f"{len(findings.statements)} statements: {counts['ok']} accepted, "
             f"{counts['fails']} fail, {counts['unjudged']} cannot be judged"
+            + (f", {excluded} are for SQLite by their comment" if excluded else "")
         )
         self.screen.say(
             "PREPARE does not see: text passed for a number or a time, LIKE (which minds case in "
