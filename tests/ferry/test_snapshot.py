@@ -144,6 +144,14 @@ def test_runs_alone_as_a_single_file(make_state, tmp_path):
     assert run_alone("--help", cwd=tmp_path).returncode == 2
 
 
+def test_runs_also_where_it_lies(make_state, tmp_path):
+    path = make_state("DELETE", "close")
+    done = subprocess.run(
+        [sys.executable, PROGRAM, path, tmp_path / "out.db"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_is_written_for_python_3_8():
     import ast
 

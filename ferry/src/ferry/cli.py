@@ -230,8 +230,8 @@ def reverse(
         typer.Option(
             "--baseline",
             metavar="REPORT",
-            help="Report of the `copy` or `sync` of the cutover: schema, formats, and the rows "
-            "there were, to tell which are new, changed or gone since.",
+            help="Report of the `copy` or `verify` of the cutover: the schema, and the rows there "
+            "were, to tell which are new, changed or gone since.",
         ),
     ] = None,
     schema: Namespace = "public",

@@ -160,6 +160,7 @@ class Journey:
             )
             self.show_not_carried()
             self.refuse_hazards(census.hazards)
+            self.screen.say("no hazards: every value can be carried")
 
     def show_not_carried(self) -> None:
         """Name on the screen what does not arrive."""

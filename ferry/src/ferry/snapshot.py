@@ -28,6 +28,11 @@ WAL mode, ``-wal`` with pages but no           both files are copied; SQLite joi
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # modules beside it have names of the standard library's
+    sys.path = [place for place in sys.path if place != __file__.rpartition("/")[0]]
+
 import contextlib
 import hashlib
 import json
@@ -35,7 +40,6 @@ import os
 import re
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 from pathlib import Path
