@@ -121,6 +121,35 @@ def test_a_random_changed_cell_of_the_source_is_always_found(
     assert name in str(table_of(run, table)["differences"])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_random_changed_cell_of_the_target_is_always_found(ferry, bot_database, copied, seed):
+    chance = random.Random(seed)  # noqa: S311
+    columns = execute(
+        copied,
+        "SELECT table_name, column_name, data_type FROM information_schema.columns c "
+        "WHERE table_schema = 'public' AND column_name NOT IN ('id', 'round_id', 'discord_id') "
+        "AND table_name NOT IN ('session_teams', 'player_aliases') ORDER BY 1, ordinal_position",
+    ).fetchall()
+    table, column, kind = chance.choice(columns)
+    change = {
+        "integer": f"coalesce({column}, 0) + 1000003",
+        "bigint": f"coalesce({column}, 0) + 1000003",
+        "double precision": f"coalesce({column}, 0) * 1.0000000000000004 + 1e-9",
+        "boolean": f"NOT coalesce({column}, false)",
+        "timestamp without time zone": f"coalesce({column}, now()) + interval '1 microsecond'",
+    }.get(kind, f"coalesce({column}, '') || 'x'")
+    row = chance.random()
+    execute(
+        copied,
+        f"UPDATE {table} SET {column} = {change} WHERE ctid = (SELECT ctid FROM {table} "
+        f"OFFSET (SELECT floor(count(*) * {row}) FROM {table}) LIMIT 1)",
+    )
+    run = ferry("verify", bot_database, copied.dsn)
+    assert run.code == 4, run
+    assert [t["name"] for t in run.report["tables"] if not t["equal"]] == [table]
+    assert column in str(table_of(run, table)["differences"])
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
