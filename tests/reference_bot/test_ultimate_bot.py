@@ -74,7 +74,8 @@ async def test_catches_up_on_what_came_while_it_was_down(
 async def test_a_stop_in_the_middle_of_an_import_loses_and_doubles_nothing(
     db, database_environment, game_server, start_bot, how
 ):
-    rounds = generate(game_server.stats, "--weeks", "1")
+    options = ("--weeks", "1", "--evenings-per-week", "2", "--rounds-per-day", "24")
+    rounds = generate(game_server.stats, *options)
     bot = await start_bot(database_environment, game_server.environment)
     for _ in range(10):
         await bot.wait_for_line(" imported")
@@ -111,7 +112,7 @@ async def away(db: Database, postgres_cluster):
 async def test_an_outage_of_the_database_loses_no_round(
     db, database_environment, game_server, start_bot, postgres_cluster
 ):
-    impatient = {"DATABASE_CONNECT_TIMEOUT": "0.5"}
+    impatient = {"DATABASE_CONNECT_TIMEOUT": "0.5", "DATABASE_RETRY_SECONDS": "0.2"}
     bot = await start_bot(database_environment, game_server.environment, impatient)
     await bot.wait_for_notice("STATUS=watching")
     async with away(db, postgres_cluster):
