@@ -58,6 +58,39 @@ def test_every_state_is_read_whole_and_left_as_it_is(
     ]
 
 
+def test_a_link_leads_to_what_lies_beside_the_file(ferry, make_state, database, data, tmp_path):
+    path = make_state("WAL", "exit")
+    Path(f"{path}-shm").unlink()
+    before = data(path.parent)
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    assert ferry("snapshot", link, tmp_path / "copy.db").code == 0
+    assert ferry("copy", link, database.dsn).code == 0
+    assert ask(database, "SELECT count(*), max(b) FROM t") == [(1000, "committed")]
+    assert ferry("verify", tmp_path / "copy.db", database.dsn).code == 0
+    assert data(path.parent) == before
+
+
+@pytest.mark.parametrize("name", ["my db?mode=rw#x%20.db", "ü\"q'o.db", "a;b&c=d.db"])
+def test_names_of_files_mean_nothing_but_themselves(
+    ferry, make_sqlite, database, contents_of, tmp_path, name
+):
+    path = make_sqlite("CREATE TABLE t (a); INSERT INTO t VALUES (1)", name=name)
+    before = contents_of(tmp_path)
+    assert ferry("copy", path, database.dsn).code == 0
+    assert ferry("sync", path, database.dsn, "--base", path).code == 0
+    assert before.items() <= contents_of(tmp_path).items()
+    assert {file.name for file in tmp_path.iterdir() if "report" not in file.name} == {name}
+
+
+def test_what_is_no_file_is_refused(ferry, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place, message in ((tmp_path / "pipe", "no regular file"), (tmp_path, "is a directory")):
+        run = ferry("inspect", place)
+        assert run.code == 3, run
+        assert message in run.err
+
+
 @pytest.mark.skipif(
     os.geteuid() == 0 and shutil.which("setpriv") is None,
     reason="root may write everywhere, and setpriv is not here to take that away",

@@ -89,6 +89,8 @@ def read_header(path: str) -> Header:
     try:
         if source.is_dir():
             raise SnapshotError(f"{path} is a directory, not a SQLite file")
+        if source.exists() and not source.is_file():  # a pipe would never end
+            raise SnapshotError(f"{path} is no regular file")
         with source.open("rb") as file:
             raw = file.read(100)
         size = source.stat().st_size
@@ -203,6 +205,7 @@ def open_source(
     Raises SnapshotError when the file is not fit, locked, or was written meanwhile.
     """
     header = read_header(path)
+    path = os.path.realpath(path)  # what belongs to it lies beside the file, not beside a link
     before = fingerprint(path)
     warnings = []
     live = header.wal and Path(path + "-shm").exists()
