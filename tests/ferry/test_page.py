@@ -56,7 +56,13 @@ def test_reports_of_all_commands_on_one_page(ferry, make_sqlite, database, tmp_p
         ferry("audit-sql", program, database.dsn),
         ferry("copy", bad, "host=/nowhere"),
     ]
-    assert [run.code for run in runs] == [0, 0, 4, 3, 0, 3, 3]
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\ntable = "x"\ncolumn = "a"\nhazard = "text-in-number"\naction = "quarantine"\n'
+        '[[rename]]\ntable = "x"\nto = "new & <better>"\n'
+    )
+    runs.append(ferry("copy", bad, database.dsn, "--rules", rules, "--schema", "ruled"))
+    assert [run.code for run in runs] == [0, 0, 4, 3, 0, 3, 3, 0]
     files = []
     for number, run in enumerate(runs):
         files.append(tmp_path / f"r{number}.json")
@@ -73,6 +79,9 @@ def test_reports_of_all_commands_on_one_page(ferry, make_sqlite, database, tmp_p
         "nowhere",
         "First differences",
         "Carried since the copy",
+        "What the rules did",
+        "rules.quarantine.jsonl",
+        "new & <better>",
         runs[0].report["tables"][0]["checksum_sqlite"],
     ):
         assert expected in text

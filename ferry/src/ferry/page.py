@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f23; --soft: #5b636d; --paper: #fff; --line: #d9dde2;
@@ -149,6 +149,26 @@ def _section(report: dict[str, Any]) -> str:
             ),
         )
     )  # fmt: skip
+    parts.append(
+        _table(
+            "What the rules did",
+            ("table", "column", "hazard", "action", "values", "first rows"),
+            (
+                (r["table"], r["column"], r["hazard"], r["action"], r["count"],
+                 ", ".join(f"{s['row']}: {s['value']}" for s in r["samples"]))
+                for r in report.get("rules", [])
+            ),
+        )
+    )  # fmt: skip
+    aside = report.get("quarantine") or {"file": "", "rows": {}}
+    parts.append(
+        _table(
+            "Rows set aside",
+            ("table", "rows", "file"),
+            ((table, rows, aside["file"]) for table, rows in aside["rows"].items()),
+        )
+    )
+    parts.append(_table("Renamed", ("in SQLite", "in PostgreSQL"), _renames(tables)))
     parts.append(_table("Structure that differs", ("what",), ((x,) for x in report["structure"])))
     parts.append(
         _table(
@@ -172,7 +192,7 @@ def _section(report: dict[str, Any]) -> str:
             (
                 (f"{s['file']}:{s['line']}", s["verdict"], s["message"], s["instead"], s["sql"])
                 for s in report.get("statements", [])
-                if s["verdict"] != "ok"
+                if s["verdict"] not in ("ok", "excluded")
             ),
         )
     )
@@ -188,6 +208,17 @@ def _section(report: dict[str, Any]) -> str:
         )
     )
     return "\n".join(part for part in parts if part)
+
+
+def _renames(tables: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for table in tables:
+        renamed = table.get("renamed")
+        if renamed is None:
+            continue
+        if renamed["table"] != table["name"]:
+            yield renamed["table"], table["name"]
+        for old, new in renamed["columns"].items():
+            yield f"{renamed['table']}.{old}", f"{table['name']}.{new}"
 
 
 def render(reports: Sequence[dict[str, Any]]) -> str:
