@@ -94,7 +94,11 @@ def test_connecting_needs_a_grant_too(ferry, bot_database, role):
 
 def test_audit_needs_the_schema_only(ferry, role, tmp_path):
     reader, execute = role
-    execute(f"GRANT USAGE ON SCHEMA public TO {reader.user}")
     (tmp_path / "bot.py").write_text("db.execute('SELECT id FROM rounds')")
+    run = ferry("audit-sql", tmp_path / "bot.py", reader.dsn)
+    assert run.code == 3
+    (grant,) = grants(run)
+    assert grant == f'GRANT USAGE ON SCHEMA public TO "{reader.user}"'
+    execute(grant)
     run = ferry("audit-sql", tmp_path / "bot.py", reader.dsn)
     assert run.code == 0, run

@@ -613,6 +613,7 @@ class Journey:
         """Let PostgreSQL judge the SQL in a program's sources; raises RefusedError if any fails."""
         with server.transaction(dsn, write=False) as target:
             self.report.target(server.describe(target, "public"))
+            server.check_search_path(target)
             with self.stage("audit"):
                 findings = audit.audit(target, paths, exclude)
         self.report.data["statements"] = [item.as_json() for item in findings.statements]

@@ -250,6 +250,19 @@ def check_reading(
         )
 
 
+def check_search_path(connection: psycopg.Connection) -> None:
+    """Make sure that names without a schema are looked up somewhere; raises RefusedError."""
+    role, present, path = connection.execute(
+        "SELECT current_user, current_schema(), current_setting('search_path')"
+    ).fetchone()
+    if present is None:
+        grant = sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(role))
+        raise RefusedError(
+            f"the role {role} may use no schema of its search_path ({path})",
+            f"as the schema's owner: {grant.as_string(connection)}",
+        )
+
+
 def check_owning(connection: psycopg.Connection, namespace: str, tables: Collection[str]) -> None:
     """Make sure that the tables belong to the role (or one it is a member of).
 
