@@ -28,7 +28,7 @@ secrets: venv ## Generate passwords, CA and backup identity for INVENTORY=invent
 audit: venv ## Measure the servers of INVENTORY with lynis, ssh-audit, systemd-analyze and a port scan
 	@rm -f artifacts/audit.txt
 	failed=0
-	ansible-playbook -i $(INVENTORY) playbooks/audit.yml || failed=1
+	ansible-playbook -i $(INVENTORY) playbooks/audit.yml $(ARGS) || failed=1
 	[ ! -e artifacts/audit.txt ] || cat artifacts/audit.txt
 	exit $$failed
 

@@ -29,9 +29,10 @@ class Machine:
         )
 
     def inside(self, command):
-        """Run a shell command as root past the network and return its output."""
+        """Run a shell command as root past the network; it has to succeed. Return its output."""
         command = ["docker", "exec", f"hardening-{self.name}", "bash", "-c", command]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def say(self, command):

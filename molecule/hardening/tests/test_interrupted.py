@@ -26,7 +26,7 @@ def run(machine, port, kill_before="", occurrence=1, **settings):
     }
     if kill_before:
         environment |= {
-            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent),
+            "ANSIBLE_CALLBACK_PLUGINS": str(SCENARIO / "files"),
             "ANSIBLE_CALLBACKS_ENABLED": "kill_before",
             "KILL_BEFORE": kill_before,
             "KILL_OCCURRENCE": str(occurrence),
@@ -49,7 +49,7 @@ def assert_settled(machine, port):
     say = machine.inside
     assert f"\nport {port}\n" in f"\n{say('sshd -T')}"
     assert say("ss -Hltn | grep -oE ':480(22|55) ' | sort -u").strip() == f":{port}"
-    rules = say("ufw status | grep 'hardening: SSH'")
+    rules = say("ufw status | grep -E 'hardening: SSH( from trusted addresses| on .*)?$'")
     assert f"{port}/tcp" in rules
     assert str(sum(PORTS) - port) not in rules
     assert say("ls -A /var/lib/hardening") == ""
@@ -67,8 +67,8 @@ def assert_killed_then_finished(machine, port, task, occurrence=1):
 def assert_cut_off_and_reverted(machine, port, former):
     """The network drops everything of the control machine once the new settings are written."""
     machine.inside(
-        "cd /etc/ssh/sshd_config.d; systemd-run --quiet --same-dir --unit=cutter bash -c '"
-        f'until grep -qs "^Port {port}" 00-hardening.conf; do sleep .1; done;'
+        "systemd-run --quiet --collect --unit=cutter bash -c 'cd /etc/ssh/sshd_config.d;"
+        f' until grep -qs "^Port {port}" 00-hardening.conf; do sleep .1; done;'
         " nft add table inet cutter;"
         ' nft "add chain inet cutter in { type filter hook input priority -300; }";'
         " nft add rule inet cutter in ip saddr 172.30.1.1 drop;"
@@ -76,11 +76,25 @@ def assert_cut_off_and_reverted(machine, port, former):
     )
     code, out = run(machine, port, hardening_revert_after=60)
     assert code != 0
-    assert "UNREACHABLE" in out, out
+    assert "UNREACHABLE" in out or "The former SSH settings" in " ".join(out.split()), out
     while "inet cutter" in machine.inside("nft list tables"):
         time.sleep(1)
     assert_settled(machine, former)
     assert "was not finished; former state restored" in machine.inside("journalctl -t hardening")
+
+
+def assert_late_run_closes_nothing(machine, port, former):
+    """A run so slow that the host has put everything back before it closes the former way."""
+    machine.inside(
+        "systemd-run --quiet --collect --unit=hurry bash -c '"
+        "until systemctl is-active --quiet hardening-revert.timer; do sleep .1; done;"
+        " until grep -qs Port /etc/ssh/sshd_config.d/00-hardening-opening.conf; do sleep .1; done;"
+        " /var/lib/hardening/access-guard revert'"
+    )
+    code, out = run(machine, port)
+    assert code != 0
+    assert "The former SSH settings and firewall are in place again" in " ".join(out.split()), out
+    assert_settled(machine, former)
 
 
 def assert_drop_in_noticed(machine, port):
@@ -98,6 +112,7 @@ def change_ports_of_first(machine):
     """Cut off, misled, killed at the end; twice between the ports."""
     first, second = PORTS
     assert_cut_off_and_reverted(machine, second, first)
+    assert_late_run_closes_nothing(machine, second, first)
     assert_drop_in_noticed(machine, second)
     assert_killed_then_finished(machine, second, "Nothing has to be put back")
     assert_killed_then_finished(machine, first, "The groups that may log in exist")

@@ -5,6 +5,8 @@
 #                                    remember sshd, firewall, ADMIN's keys and place in GROUP as they
 #                                    are now; put them back after SECONDS unless the change is
 #                                    finished by then, also across a reboot
+#   access-guard extend              wait the full time again; fails if it is over and all is put back
+#   access-guard check FILE          FILE is fit as sshd's settings, and there still is a way back
 #   access-guard own-port            sshd listens itself; systemd no longer does it for sshd
 #   access-guard revert              put them back now
 #   access-guard disarm              the change is proven: forget the way back
@@ -63,6 +65,11 @@ UNIT
   systemctl restart "$unit.timer"
 }
 
+extend() {
+  [ -e "$saved" ] || { echo "too late: the host has already put SSH and firewall back" >&2; exit 1; }
+  systemctl restart "$unit.timer"
+}
+
 # With socket activation (Ubuntu since 22.10) systemd holds the port, and sshd's own is ignored. The
 # service is stopped before it is enabled: enabling adds an alias, at which systemd forgets the
 # process of a running service, and then the old sshd goes on for ever. Sessions are not cut.
@@ -105,8 +112,10 @@ revert() {
 
 case ${1:-} in
   arm) arm "$2" "$3" "$4" ;;
+  extend) extend ;;
+  check) [ -e "$saved" ] && sshd -t -f "$2" ;;
   own-port) own_port ;;
   revert) revert ;;
   disarm) forget ;;
-  *) sed -n '2,11p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,13p' "$0" >&2; exit 2 ;;
 esac

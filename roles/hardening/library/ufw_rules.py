@@ -38,6 +38,9 @@ options:
     description: What happens to outgoing connections without a rule.
     type: str
     default: allow
+  only_while:
+    description: A path that must exist, else the task fails and changes nothing.
+    type: path
 """
 
 RETURN = """
@@ -150,6 +153,7 @@ def main() -> None:
             "rules": {"type": "list", "elements": "dict", "required": True},
             "incoming": {"type": "str", "choices": list(POLICY), "default": "deny"},
             "outgoing": {"type": "str", "choices": list(POLICY), "default": "allow"},
+            "only_while": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -205,6 +209,9 @@ def main() -> None:
         module.exit_json(**result)
     if not firewall.ufw:
         module.fail_json(msg="ufw is not installed")
+    only_while = module.params["only_while"]
+    if only_while and not Path(only_while).exists():
+        module.fail_json(msg=f"{only_while} is gone, so there is no way back; nothing was changed")
 
     # One command makes the rule for both IP versions where it names no address. Rules that come
     # first are put there in reverse, so that they stand in the order of the list.
