@@ -1,6 +1,7 @@
 -- The bot's tables in SQLite. Twin of schema.sql (PostgreSQL): same tables, columns, keys and indexes.
--- Times that the database fills in are UTC.
+-- Times that the database fills in are UTC. "ferry: sqlite" tells `ferry audit-sql` not to ask PostgreSQL.
 
+-- ferry: sqlite
 CREATE TABLE IF NOT EXISTS rounds (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     round_date TEXT NOT NULL,
@@ -19,6 +20,7 @@ CREATE TABLE IF NOT EXISTS rounds (
     UNIQUE (match_id, round_number)
 );
 
+-- ferry: sqlite
 CREATE TABLE IF NOT EXISTS player_comprehensive_stats (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     round_id INTEGER NOT NULL REFERENCES rounds (id),
@@ -77,6 +79,7 @@ CREATE TABLE IF NOT EXISTS player_comprehensive_stats (
     UNIQUE (round_id, player_guid)
 );
 
+-- ferry: sqlite
 CREATE TABLE IF NOT EXISTS weapon_comprehensive_stats (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     round_id INTEGER NOT NULL REFERENCES rounds (id),
@@ -101,6 +104,7 @@ CREATE TABLE IF NOT EXISTS player_links (
     verified BOOLEAN DEFAULT 0
 );
 
+-- ferry: sqlite
 CREATE TABLE IF NOT EXISTS processed_files (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     filename TEXT NOT NULL UNIQUE,
@@ -110,6 +114,7 @@ CREATE TABLE IF NOT EXISTS processed_files (
     processed_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
 );
 
+-- ferry: sqlite
 CREATE TABLE IF NOT EXISTS session_teams (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     session_start_date TEXT NOT NULL,
@@ -121,6 +126,7 @@ CREATE TABLE IF NOT EXISTS session_teams (
     UNIQUE (session_start_date, map_name, team_name)
 );
 
+-- ferry: sqlite
 CREATE TABLE IF NOT EXISTS player_aliases (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     guid TEXT NOT NULL,

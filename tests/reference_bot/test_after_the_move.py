@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,13 @@ async def test_the_bot_goes_on_where_it_was_and_back_again(old_bot, database, tm
     assert await StatsWatcher(settings, old_again).look() == 0
     moved = await old_again.fetch_one("SELECT * FROM processed_files ORDER BY id DESC")
     assert (moved["filename"], moved["success"]) == (SECOND, True)
+
+
+def test_postgresql_takes_every_statement_of_the_bot(database):
+    """What a deploy asks before the new release starts; ``ferry: sqlite`` marks the others."""
+    with database.connect() as connection:
+        connection.execute(SCRIPTS["postgresql"].read_text())
+    said = ferry("audit-sql", str(SCRIPTS["postgresql"].parents[1]), database.dsn)
+    accepted, failed = re.search(r"(\d+) accepted, (\d+) fail", said).groups()
+    assert int(accepted) > 70
+    assert failed == "0"

@@ -620,7 +620,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         try:
-            await self.fetch_value("SELECT count(*) FROM sqlite_master")
+            await self.fetch_value("SELECT count(*) FROM sqlite_master")  # ferry: sqlite
         except DatabaseUnavailableError:
             raise
         except DatabaseError as error:
@@ -659,7 +659,7 @@ class Database:
             try:
                 connection.row_factory = sqlite3.Row
                 session = _SqliteSession(connection)
-                await session.execute("PRAGMA foreign_keys = ON")
+                await session.execute("PRAGMA foreign_keys = ON")  # ferry: sqlite
                 yield session
             finally:
                 await connection.close()
@@ -747,7 +747,7 @@ class Database:
         begun = time.perf_counter()
         async with self.session() as session:
             if self.backend == "sqlite":
-                version = await session.fetch_value("SELECT sqlite_version()")
+                version = await session.fetch_value("SELECT sqlite_version()")  # ferry: sqlite
             else:
                 row = await session.fetch_one(_WHO_ARE_YOU)
         milliseconds = (time.perf_counter() - begun) * 1000

@@ -73,6 +73,7 @@ async def create_schema(database: Database) -> list[str]:
     return sorted((await present_columns(database)).keys() - before.keys())
 
 
+# ferry: sqlite
 _SQLITE_COLUMNS = """
     SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c
     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
