@@ -230,8 +230,11 @@ def unexpired(config: Config, found: list[Kept]) -> set[str]:
     """Return the stamps that the rules keep: one of each day, week and month.
 
     It is the last one that arrived in time; only where there is none, the last of the late ones.
+    All of the last day are kept.
     """
-    keep = {max(found, key=lambda kept: kept.stamp).stamp}
+    yesterday = time.strftime(STAMP_FORMAT, time.gmtime(time.time() - 86400))
+    keep = {max(kept.stamp for kept in found)}
+    keep |= {kept.stamp for kept in found if kept.stamp > yesterday}
     rules = (
         (config.keep_days, "%Y-%m-%d"),
         (config.keep_weeks, "%G-%V"),

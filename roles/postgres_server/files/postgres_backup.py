@@ -359,9 +359,13 @@ def manifests(config: Config) -> list[dict[str, Any]]:
 
 
 def kept(stamps: list[str], config: Config) -> set[str]:
-    """Return those of ``stamps`` that the rules keep: the last of each day, week and month."""
+    """Return those of ``stamps`` that the rules keep: the last of each day, week and month.
+
+    And all of the last day: whoever makes a backup before a dangerous step finds it afterwards.
+    """
     newest_first = sorted(stamps, reverse=True)
-    keep = set(newest_first[:1])
+    yesterday = time.strftime(STAMP_FORMAT, time.gmtime(time.time() - 86400))
+    keep = {*newest_first[:1], *(stamp for stamp in stamps if stamp > yesterday)}
     rules = (
         (config.keep_days, "%Y-%m-%d"),
         (config.keep_weeks, "%G-%V"),
