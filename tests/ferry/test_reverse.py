@@ -97,6 +97,24 @@ def test_times_and_booleans_come_back_as_they_were_written(ferry, make_sqlite, d
     assert dump(tmp_path / "back.db") == dump(path)
 
 
+def test_keys_come_back_as_they_were_written(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE a (ts TIMESTAMP PRIMARY KEY, other TIMESTAMP) WITHOUT ROWID;"
+        "CREATE TABLE b (ok BOOLEAN PRIMARY KEY, ts TIMESTAMP) WITHOUT ROWID;"
+        "CREATE TABLE c (tm TIME PRIMARY KEY) WITHOUT ROWID;"
+        "INSERT INTO a VALUES ('2024-01-01 00:00:00', '2024-01-01 00:00:00'),"
+        "('2024-01-02T00:00:00', '2024-01-01 00:00:00'), ('2024-01-03 00:00', '2024-01-01'),"
+        "('2024-01-04 00:00:00', NULL), ('2024-01-05 00:00:00.250', '2024-01-01T00:00:00');"
+        "INSERT INTO b VALUES ('no', '2024-01-01 00:00:00'), (1, '2024-01-01T00:00:00');"
+        "INSERT INTO c VALUES ('10:00:00'), ('10:30'), ('11:00:00'), ('12:00:00.50'),"
+        "('13:00:00.5')"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    run = ferry("reverse", database.dsn, tmp_path / "back.db")
+    assert run.code == 0, run
+    assert dump(tmp_path / "back.db") == dump(path)
+
+
 def test_values_of_a_new_kind_follow_the_columns_clock(ferry, make_sqlite, database, tmp_path):
     path = make_sqlite(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, py TIMESTAMP, lite TIMESTAMP, none TIMESTAMP);"

@@ -247,6 +247,17 @@ def _truth(shape: str) -> bool:
     return shape == "int1" or shape.lower() in TRUE_WORDS
 
 
+def _as_asked_for(key: Any, type_name: str) -> Any:
+    """Return a row's key, noted as SQLite had it, as it comes from PostgreSQL."""
+    if type_name == "bool":
+        return _truth(key) if isinstance(key, str) else bool(key)
+    if type_name in ("timestamp", "timestamptz") and isinstance(key, str):
+        return key.replace("T", " ") + "0000-00-00 00:00:00.000000"[len(key) :]
+    if type_name == "time" and isinstance(key, str):
+        return key + "00:00:00.000000"[len(key) :]
+    return key
+
+
 def _number(value: Any) -> int | float:
     """Return a numeric as SQLite stores numbers; raises RefusedError if it cannot."""
     number = int(value) if value == value.to_integral_value() else float(value)
@@ -349,7 +360,8 @@ class _Writer:
             f"INSERT INTO {quote_name(table.original)} ({own}) "
             f"VALUES ({', '.join('?' * len(names))})"
         )
-        writers = self._writers(table, names, remote)
+        key_type = remote[key[0]].type_name if len(key) == 1 else ""
+        writers = self._writers(table, names, remote, key_type)
         place_of_key = names.index(key[0]) if len(key) == 1 else None
         count = 0
 
@@ -381,7 +393,7 @@ class _Writer:
         return count
 
     def _writers(
-        self, table: Table, names: list[str], remote: dict[str, _RemoteColumn]
+        self, table: Table, names: list[str], remote: dict[str, _RemoteColumn], key_type: str
     ) -> list[tuple[int, Callable[[Any, Any], Any]]]:
         """Return the columns whose values have to be rewritten, by position."""
         writers: list[tuple[int, Callable[[Any, Any], Any]]] = []
@@ -389,7 +401,7 @@ class _Writer:
             kind = remote[name].type_name
             shapes = self.memory.shapes.get((table.name, name), {})
             special = {
-                key: shape
+                _as_asked_for(key, key_type): shape
                 for shape, keys in self.memory.exceptions.get((table.name, name), {}).items()
                 for key in keys
             }
