@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -13,6 +14,7 @@ import pytest
 from ferry.cli import app
 from support import sqlite_states
 from support.postgres import Cluster, chosen_versions
+from typer import testing
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -27,13 +29,20 @@ FERRY = Path(__file__).parents[2] / "ferry"
 # What depends on the server's version runs on every major that is installed: its catalogues, types,
 # messages. Hazards and rules are SQLite's side; faults and Hypothesis cost most of the time.
 ON_EVERY_MAJOR = ("audit", "copy", "existing", "names", "proof", "reverse", "schema", "sync")
+# Nor does what is there for its size.
+ON_ONE_MAJOR = (
+    "test_three_hundred_statements_take_seconds",
+    "test_two_hundred_small_tables_take_seconds",
+    "test_wide_values_and_wide_tables",
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the server's versions for each test that needs one."""
     if "postgres_cluster" in metafunc.fixturenames:
         majors = chosen_versions()
-        if metafunc.module.__name__.rpartition("test_")[2] not in ON_EVERY_MAJOR:
+        module = metafunc.module.__name__.rpartition("test_")[2]
+        if module not in ON_EVERY_MAJOR or metafunc.function.__name__ in ON_ONE_MAJOR:
             majors = majors[:1]
         metafunc.parametrize("postgres_cluster", majors, ids="pg{}".format, indirect=True)
 
@@ -59,6 +68,14 @@ class Outcome:
 
     def __repr__(self) -> str:
         return f"exit {self.code}\n{self.text}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _build_the_command_once() -> Iterator[None]:
+    """Typer's runner builds the command line anew for each run; that takes half of a short one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing, "_get_command", functools.cache(testing._get_command))
+        yield
 
 
 @pytest.fixture
