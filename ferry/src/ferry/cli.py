@@ -61,7 +61,7 @@ RulesFile = Annotated[
     typer.Option(
         "--rules",
         metavar="RULES.toml",
-        help="What to do about hazards, by table and column; see ferry/README.md.",
+        help="What to do about hazards and names; see ferry/README.md.",
     ),
 ]
 
