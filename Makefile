@@ -49,7 +49,7 @@ demo-clean: ## Remove everything the demo made
 # --- tests -------------------------------------------------------------------------------------
 
 .PHONY: test
-test: venv images postgres ## Everything: lint, pytest, every Molecule scenario
+test: venv images postgres ## Everything: lint, pytest, every Molecule scenario but vm
 	@scripts/run_tests.sh all
 
 .PHONY: test-fast
@@ -63,6 +63,10 @@ lint: venv ## yamllint, ansible-lint (profile production), ruff
 .PHONY: molecule
 molecule: venv images ## One scenario: make molecule SCENARIO=hardening
 	@molecule test -s $(SCENARIO)
+
+.PHONY: test-vm
+test-vm: venv docker qemu ## site.yml on two virtual machines with kernels of their own, and a reboot (not part of test)
+	@molecule test -s vm
 
 .PHONY: bench
 bench: venv postgres ## Time ferry against PostgreSQL's own COPY, and pgloader where installed
@@ -84,12 +88,15 @@ lock: venv ## Write the hash-locked requirements anew from the *.in files
 clean: demo-clean ## Remove the virtual environment, caches and test machines too
 	@rm -rf .venv .cache .pytest_cache .ruff_cache .hypothesis .ansible
 
-.PHONY: venv docker images postgres
+.PHONY: venv docker qemu images postgres
 venv:
 	@scripts/ensure_venv.sh
 
 docker:
 	@scripts/ensure_docker.sh
+
+qemu:
+	@scripts/ensure_qemu.sh
 
 images: docker
 	@demo/base_image/build.sh bookworm
