@@ -277,7 +277,7 @@ def test_two_hundred_small_tables_take_seconds(ferry, make_sqlite, database):
     )
     run = ferry("copy", make_sqlite(script), database.dsn)
     assert run.code == 0, run
-    assert run.report["seconds"] < 20
+    assert run.report["seconds"] < 30  # three on two cores with nothing else to do
 
 
 def test_the_printed_ddl_runs(ferry, bot_database, database):
