@@ -418,13 +418,24 @@ async def test_the_pool_survives_a_restart_of_the_server(postgres_cluster, datab
         assert await db.fetch_value("SELECT 1") == 1
 
 
-async def test_a_select_does_not_notice_a_restart_of_the_server(postgres_cluster, database):
+async def test_what_has_not_begun_does_not_notice_a_restart(postgres_cluster, database):
     async with Database(settings_for(database, retry_for=30)) as db:
         assert await db.fetch_value("SELECT 1") == 1
-        postgres_cluster.stop()
+        await asyncio.to_thread(postgres_cluster.stop)
         starting = asyncio.create_task(asyncio.to_thread(postgres_cluster.start))
         assert await db.fetch_value("  SELECT 2") == 2
         await starting
+        await asyncio.to_thread(postgres_cluster.stop)
+        starting = asyncio.create_task(asyncio.to_thread(postgres_cluster.start))
+        async with db.transaction() as session:  # what has not begun can wait as well
+            assert await session.fetch_value("SELECT 3") == 3
+        await starting
+        await asyncio.to_thread(postgres_cluster.stop)
+        try:
+            with pytest.raises(DatabaseUnavailableError):
+                await db.health()  # but not the question how it is
+        finally:
+            postgres_cluster.start()
 
 
 @pytest.fixture

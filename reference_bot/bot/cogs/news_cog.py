@@ -20,6 +20,7 @@ log = logging.getLogger("news")
 AT_ONCE = 6  # more than so many new rounds get one message together
 REMEMBERED = 100  # messages of the channel that are read at the start
 PAUSE = 15.0  # seconds before another try
+PAUSE_WHEN_REFUSED = 900.0  # until somebody has given the bot its permissions back
 
 
 class RoundNews:
@@ -76,7 +77,7 @@ class NewsCog(commands.Cog):
                     self.news.arrived.clear()
             except (discord.Forbidden, discord.NotFound) as error:
                 log.error("STATS_CHANNEL_ID=%d: %s; no news", self.channel_id, error.text)
-                return
+                await asyncio.sleep(PAUSE_WHEN_REFUSED)
             except (OSError, discord.DiscordException, DatabaseError) as error:
                 log.warning("news have to wait: %s", error)
             except Exception:

@@ -16,11 +16,12 @@ Rows answer to names and positions (``row["id"]``, ``row[0]``) on both backends.
 BOOLEAN and TIMESTAMP come back as ``bool`` and naive ``datetime`` on both; expressions over them
 (``MAX(created_at)``) are text in SQLite. ``AVG`` of integers is a ``Decimal`` in PostgreSQL.
 
-Every failure is a :class:`DatabaseError`; its kind says what to do about it. A lost connection
-(restart of the server, failover) is bridged for ``DATABASE_RETRY_SECONDS``, with growing pauses:
-for SELECTs through :meth:`Database.fetch_all` and its kin by itself, for a transaction with
-:meth:`Database.repeat`. Everything else fails at once, because only its caller knows whether it may
-be done twice.
+Every failure is a :class:`DatabaseError`; its kind says what to do about it. A short absence of
+the server (restart, failover) is bridged for ``DATABASE_RETRY_SECONDS``, with growing pauses: a
+connection that cannot be had is asked for again, a SELECT through :meth:`Database.fetch_all` and
+its kin whose connection was lost is sent again, and so is a transaction in :meth:`Database.repeat`.
+All else that loses its connection half-way fails, because only its caller knows whether it may be
+done twice.
 """
 
 from __future__ import annotations
@@ -643,8 +644,13 @@ class Database:
         await self.close()
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """Lend one connection for the block."""
+    async def session(self, *, patient: bool = True) -> AsyncIterator[Session]:
+        """Lend one connection for the block.
+
+        Args:
+            patient: whether a server that cannot be reached is tried again for a while.
+
+        """
         if self.backend == "sqlite":
             # A connection per block: it is cheap, and no block can wait for another one's lock
             # longer than SQLite's own busy timeout. mode=rw never makes an empty file.
@@ -667,8 +673,13 @@ class Database:
         if self._pool is None:
             raise DatabaseError("the database is not open: call open() first")
         pool = self._pool
-        with _postgres_errors():
-            connection = await pool.acquire(timeout=self.settings.connect_timeout)
+
+        async def acquire() -> asyncpg.pool.PoolConnectionProxy:
+            with _postgres_errors():
+                return await pool.acquire(timeout=self.settings.connect_timeout)
+
+        # Nothing was sent yet, so there is nothing that could be done twice.
+        connection = await (self._persistently(acquire) if patient else acquire())
         try:
             yield _PostgresSession(connection, pin_statements=self.settings.statement_cache == 0)
         finally:
@@ -745,7 +756,7 @@ class Database:
 
         """
         begun = time.perf_counter()
-        async with self.session() as session:
+        async with self.session(patient=False) as session:
             if self.backend == "sqlite":
                 version = await session.fetch_value("SELECT sqlite_version()")  # ferry: sqlite
             else:
