@@ -15,6 +15,17 @@ The names in vault.yml are those of group_vars/all/vault.yml.example in this rep
 ever overwritten: if any of it exists, nothing is written and the message says what to do. Exit
 codes: 0 made, 2 usage, 3 refused or failed with nothing written.
 
+Another authority in place of the present one, without a moment in which somebody trusts neither
+(docs/certificates.md tells what to run in between):
+
+    python scripts/make_secrets.py --ca begin inventories/production     make it; both are trusted
+    python scripts/make_secrets.py --ca switch inventories/production    it signs; both are trusted
+    python scripts/make_secrets.py --ca finish inventories/production    it alone is trusted
+    python scripts/make_secrets.py --ca abort inventories/production     undoes begin, before switch
+
+Each step may be repeated, and refuses to be taken out of turn. The former key is kept as
+ca/former.key until the end.
+
 KEEP A COPY of secrets/ away from this machine: without backup_identity.txt no backup opens again.
 Undo: remove secrets/ and group_vars/all/vault.yml of the inventory.
 """
@@ -185,6 +196,98 @@ def make_secrets(inventory: Path) -> list[Path]:
     return [final_secrets, final_vault]
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Put ``content`` in the place of ``path`` at once, mode 0600."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    write(beside, content)
+    beside.replace(path)
+
+
+class Authority:
+    """The authority in ``secrets/ca`` of an inventory, and the one that takes its place.
+
+    ca.crt holds the certificates that are trusted; the first of them is that of ca.key, which
+    signs. next.key and next.crt exist from begin to finish.
+    """
+
+    def __init__(self, inventory: Path) -> None:
+        self.directory = inventory / "secrets/ca"
+        self.key = self.directory / "ca.key"
+        self.trusted = self.directory / "ca.crt"
+        self.former_key = self.directory / "former.key"
+        self.next_key = self.directory / "next.key"
+        self.next_certificate = self.directory / "next.crt"
+        self.name = f"{inventory.resolve().name} database CA"
+        if not (self.key.is_file() and self.trusted.is_file()):
+            raise RefusedError(f"there is no authority in {self.directory} yet; make secrets first")
+
+    def certificates(self) -> list[bytes]:
+        """Return the trusted certificates (PEM) in their order."""
+        return [
+            certificate.public_bytes(serialization.Encoding.PEM)
+            for certificate in x509.load_pem_x509_certificates(self.trusted.read_bytes())
+        ]
+
+    def is_signed_by(self, key: Path) -> bool:
+        """Return whether ``key`` is the private half of the first trusted certificate."""
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        first = x509.load_pem_x509_certificate(self.certificates()[0])
+        return private.public_key() == first.public_key()
+
+    def begin(self) -> str:
+        """Make the next authority and trust both."""
+        if self.former_key.exists():
+            raise RefusedError("the next authority signs already; take the step finish")
+        if not self.next_certificate.exists():
+            self.next_key.unlink(missing_ok=True)
+            key, certificate = make_ca(f"{self.name} {datetime.date.today():%Y-%m-%d}")
+            write(self.next_key, key)
+            write(self.next_certificate, certificate)
+        present = self.certificates()[0]
+        replace(self.trusted, present + self.next_certificate.read_bytes())
+        return (
+            "Both authorities are trusted. Run site.yml, so that every client knows; then switch."
+        )
+
+    def switch(self) -> str:
+        """Let the next authority sign; both stay trusted."""
+        if not self.next_certificate.exists():
+            raise RefusedError("there is no next authority; take the step begin first")
+        following = self.next_certificate.read_bytes()
+        certificates = self.certificates()
+        if following not in certificates:
+            raise RefusedError("the next authority is not trusted yet; take the step begin again")
+        if not self.former_key.exists():
+            write(self.former_key, self.key.read_bytes())
+        replace(self.key, self.next_key.read_bytes())
+        former = next(certificate for certificate in certificates if certificate != following)
+        replace(self.trusted, following + former)
+        return "The next authority signs. Run site.yml for new server certificates; then finish."
+
+    def finish(self) -> str:
+        """Trust the next authority alone and forget the former one."""
+        if not self.former_key.exists() or not self.is_signed_by(self.key):
+            raise RefusedError("the next authority does not sign yet; take the step switch first")
+        replace(self.trusted, self.certificates()[0])
+        for path in (self.next_key, self.next_certificate, self.former_key):
+            path.unlink(missing_ok=True)
+        return (
+            "The former authority is trusted no longer. Run site.yml; keep a new copy of secrets/."
+        )
+
+    def abort(self) -> str:
+        """Forget the next authority before it has signed anything."""
+        if self.former_key.exists():
+            raise RefusedError(
+                "the next authority signs already; finish, and begin anew if need be"
+            )
+        replace(self.trusted, self.certificates()[0])
+        for path in (self.next_key, self.next_certificate):
+            path.unlink(missing_ok=True)
+        return "All is as it was. Run site.yml if you have run it since begin."
+
+
 def main() -> int:
     """Run from the command line and return the exit code."""
     parser = argparse.ArgumentParser(
@@ -192,10 +295,15 @@ def main() -> int:
         "of an inventory. Overwrites nothing."
     )
     parser.add_argument("inventory", type=Path, help="directory, e.g. inventories/production")
-    inventory: Path = parser.parse_args().inventory
+    steps = ["begin", "switch", "finish", "abort"]
+    parser.add_argument("--ca", choices=steps, help="a step of the change to another authority")
+    arguments = parser.parse_args()
     try:
-        made = make_secrets(inventory)
-    except (RefusedError, OSError) as error:
+        if arguments.ca:
+            print(getattr(Authority(arguments.inventory), arguments.ca)())
+            return 0
+        made = make_secrets(arguments.inventory)
+    except (RefusedError, OSError, ValueError) as error:
         print(f"make_secrets: {error}", file=sys.stderr)
         return 3
     print(f"made {made[0]}/ and {made[1]}")

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "group_vars/all/vault.yml.example"
 
 
-def run(inventory: Path) -> subprocess.CompletedProcess[str]:
+def run(inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the helper as the Makefile does."""
     return subprocess.run(
-        [sys.executable, ROOT / "scripts/make_secrets.py", inventory],
+        [sys.executable, ROOT / "scripts/make_secrets.py", *options, inventory],
         capture_output=True,
         text=True,
         check=False,
@@ -175,3 +175,87 @@ def test_an_inventory_that_was_not_copied_yet_is_named(tmp_path: Path) -> None:
     assert result.returncode == 3
     assert "cp -r inventories/example" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+class TestChangeOfTheAuthority:
+    def step(self, inventory: Path, step: str) -> None:
+        result = run(inventory, "--ca", step)
+        assert result.returncode == 0, result.stderr
+
+    def trusted(self, inventory: Path) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates((inventory / "secrets/ca/ca.crt").read_bytes())
+
+    def signer(self, inventory: Path) -> x509.Certificate:
+        """Return the first trusted certificate, which has to be that of the key."""
+        first = self.trusted(inventory)[0]
+        key = load_pem_private_key((inventory / "secrets/ca/ca.key").read_bytes(), password=None)
+        assert key.public_key() == first.public_key()
+        return first
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_both_are_trusted_until_the_end_however_often_a_step_is_taken(
+        self, made: Path, times: int
+    ) -> None:
+        former = self.signer(made)
+        others = {name: data for name, data in tree(made).items() if "/ca/" not in name}
+        for _ in range(times):
+            self.step(made, "begin")
+        assert self.signer(made) == former
+        assert len(self.trusted(made)) == 2
+        following = self.trusted(made)[1]
+        for _ in range(times):
+            self.step(made, "switch")
+        assert self.signer(made) == following
+        assert self.trusted(made) == [following, former]
+        self.step(made, "finish")
+        assert self.signer(made) == following
+        assert self.trusted(made) == [following]
+        assert sorted(path.name for path in (made / "secrets/ca").iterdir()) == ["ca.crt", "ca.key"]
+        assert others == {name: data for name, data in tree(made).items() if "/ca/" not in name}
+        assert former.subject != following.subject
+        for path in (made / "secrets/ca").iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize(
+        ("before", "step", "message"),
+        [
+            ([], "switch", "take the step begin first"),
+            ([], "finish", "take the step switch first"),
+            (["begin"], "finish", "take the step switch first"),
+            (["begin", "switch"], "begin", "take the step finish"),
+            (["begin", "switch"], "abort", "signs already"),
+            (["begin", "switch", "finish"], "finish", "take the step switch first"),
+        ],
+    )
+    def test_a_step_out_of_turn_is_refused_and_changes_nothing(
+        self, made: Path, before: list[str], step: str, message: str
+    ) -> None:
+        for earlier in before:
+            self.step(made, earlier)
+        files = tree(made)
+        result = run(made, "--ca", step)
+        assert result.returncode == 3
+        assert message in result.stderr
+        assert tree(made) == files
+
+    def test_a_switch_that_broke_off_is_finished_by_the_next(self, made: Path) -> None:
+        """The key has changed, the order of the trusted certificates has not."""
+        self.step(made, "begin")
+        files = tree(made / "secrets/ca")
+        (made / "secrets/ca/former.key").write_bytes(files["ca.key"])
+        (made / "secrets/ca/ca.key").write_bytes(files["next.key"])
+        assert run(made, "--ca", "finish").returncode == 3
+        self.step(made, "switch")
+        self.signer(made)
+        self.step(made, "finish")
+
+    def test_begin_can_be_undone(self, made: Path) -> None:
+        before = tree(made)
+        self.step(made, "begin")
+        self.step(made, "abort")
+        assert tree(made) == before
+
+    def test_without_secrets_there_is_nothing_to_change(self, inventory: Path) -> None:
+        result = run(inventory, "--ca", "begin")
+        assert result.returncode == 3
+        assert "make secrets first" in result.stderr
