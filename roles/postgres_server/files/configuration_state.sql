@@ -11,6 +11,7 @@ SELECT
            current_setting('ident_file'),
            current_setting('ssl_cert_file')
        ]) AS path) AS stale,
+    current_setting('data_checksums') = 'on' AS checksums,
     (SELECT coalesce(array_agg(name), '{}') FROM pg_settings WHERE pending_restart) AS pending,
     (SELECT coalesce(array_agg(format('%%s (set in %%s)', ours.name, used.sourcefile)), '{}')
        FROM pg_file_settings AS ours
