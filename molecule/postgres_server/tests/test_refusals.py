@@ -14,6 +14,7 @@ CLIENT = {
     "users": ["etlegacy_app"],
     "databases": ["etlegacy_stats"],
 }
+POOLED = {"name": "bot", "addresses": ["10.0.0.1"], "users": ["etlegacy_app"]}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,28 @@ CLIENT = {
         ({"postgres_server_clients": [{**CLIENT, "addresses": ["0.0.0.0/0"]}]}, "not 0.0.0.0/0"),
         ({"postgres_server_clients": [{**CLIENT, "addresses": ["::/0"]}]}, "not 0.0.0.0/0"),
         ({"postgres_server_clients": [{**CLIENT, "users": ["all"]}]}, "not all, not postgres"),
+        ({"postgres_server_max_connections": 40}, "may open 51 sessions"),
+        (
+            {"postgres_server_pgbouncer_clients": [{**POOLED, "users": ["postgres"]}]},
+            "users are among etlegacy_app, etlegacy_readonly, etlegacy_migrator",
+        ),
+        (
+            {"postgres_server_pgbouncer_clients": [{**POOLED, "addresses": ["0.0.0.0/0"]}]},
+            "not 0.0.0.0/0",
+        ),
+        ({"postgres_server_pgbouncer_clients": []}, "wants at least one entry"),
+        ({"postgres_server_pgbouncer_port": 5432}, "must not be postgres_server_port"),
+        (
+            {"postgres_server_standbys": [{"name": "db2", "address": "10.0.0.2"}]},
+            "postgres_server_replication_password: empty, shorter than 16",
+        ),
+        (
+            {
+                "postgres_server_primary": "10.0.0.1",
+                "postgres_server_replication_password": "Molecule-standby-4tG7uK1p",
+            },
+            "it is no standby and holds etlegacy_stats",
+        ),
         ({"postgres_server_ca_directory": "/nowhere"}, "There is no ca.key and ca.crt in"),
         ({"postgres_server_tls_names": []}, "postgres_server_tls_names is empty"),
         ({"postgres_server_backup_recipients": []}, "must hold at least one public age key"),

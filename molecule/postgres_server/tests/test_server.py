@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from scenario import ADDRESS, PASSWORD, VERIFIED
+from scenario import ADDRESS, PASSWORD, VERIFIED, Machine
 
 STARTED = "SELECT pg_postmaster_start_time()"
 SERIAL = (
@@ -30,6 +30,10 @@ SERIAL = (
         ("work_mem", "5MB"),
         ("max_connections", "100"),
         ("log_destination", "syslog"),
+        ("log_connections", "on"),
+        ("log_disconnections", "on"),
+        ("log_min_duration_statement", "250ms"),
+        ("idle_in_transaction_session_timeout", "10min"),
         ("shared_preload_libraries", "pg_stat_statements"),
     ],
 )
@@ -81,6 +85,25 @@ def test_connections_and_failures_are_in_the_journal_with_their_address(client, 
         r"FATAL: +password authentication failed",
         journal,
     )
+
+
+def test_a_slow_statement_is_in_the_journal(client, database) -> None:
+    assert client.login("etlegacy_app", "SELECT pg_sleep(0.4) AS slow_one").rc == 0
+    journal = database.ok("journalctl -t postgres --since=-2min -o cat")
+    assert re.search(r"user=etlegacy_app .*duration: 4\d\d\.\d+ ms .*slow_one", journal)
+
+
+def test_each_login_has_its_own_patience(server) -> None:
+    rows = server.sql(
+        "SELECT rolname, array_to_string(rolconfig, ' ') FROM pg_roles"
+        " WHERE rolname ~ '^etlegacy_' AND rolconfig IS NOT NULL ORDER BY 1"
+    )
+    assert rows.split("\n") == [
+        "etlegacy_app|statement_timeout=5min idle_in_transaction_session_timeout=2min",
+        "etlegacy_migrator|role=etlegacy_owner",
+        "etlegacy_readonly|default_transaction_read_only=on statement_timeout=60s"
+        " idle_in_transaction_session_timeout=5min idle_session_timeout=8h",
+    ]
 
 
 class TestChanges:
@@ -140,6 +163,17 @@ class TestChanges:
         assert "Not in force: work_mem (set in " in " ".join(result.stdout.split())
         assert database.sql("SHOW max_connections") == "90"
         assert database.sql(STARTED) != started
+
+    def test_a_cluster_without_checksums_is_refused(self, converge) -> None:
+        server = Machine("database13")
+        data = "/var/lib/postgresql/17/main"
+        tool = f"runuser -u postgres -- /usr/lib/postgresql/17/bin/pg_checksums -D {data}"
+        around = "systemctl stop postgresql@17-main; {}; systemctl start postgresql@17-main"
+        server.ok(around.format(f"{tool} --disable"))
+        result = converge("--limit=database13")
+        server.ok(around.format(f"{tool} --enable"))
+        assert result.returncode != 0
+        assert "was made without data checksums" in " ".join(result.stdout.split())
 
 
 def test_no_secret_is_in_any_log(server) -> None:
