@@ -197,7 +197,7 @@ async def leaderboard(database: Database, category: str, days: int | None = None
     if days is not None:
         newest = await database.fetch_value("SELECT MAX(round_date) FROM rounds")
         if newest is not None:
-            since = str(date.fromisoformat(newest) - timedelta(days=days - 1))
+            since = str(date.fromisoformat(newest[:10]) - timedelta(days=days - 1))
     rows = await database.fetch_all(chosen.source.format(value=chosen.value), since or "")
     values = {row["guid"]: row["value"] for row in rows if row["value"]}
     if chosen.source == _BULLETS:
