@@ -123,6 +123,7 @@ class TestLogin:
         [
             "SELECT rolpassword FROM pg_authid",
             "SELECT passwd FROM pg_shadow",
+            "SELECT * FROM postgres_pooler.logins",
             "SELECT * FROM public.rounds",
             "CREATE TABLE postgres_pooler.mine (id int)",
             "ALTER FUNCTION postgres_pooler.login SECURITY INVOKER",
@@ -145,7 +146,7 @@ class TestLogin:
             " WHERE refobjid = 'postgres_pooler_lookup'::regrole",
             "etlegacy_stats",
         )
-        assert owned == "pg_class pg_proc"  # columns of pg_authid, the function
+        assert owned == "pg_class pg_namespace pg_proc"  # a view, its schema, the function
         members = "SELECT count(*) FROM pg_auth_members WHERE %s"
         assert database.sql(members % "member = 'postgres_pooler_lookup'::regrole") == "0"
         assert database.sql(members % "roleid = 'postgres_pooler_lookup'::regrole") == "0"

@@ -249,7 +249,7 @@ class TestEnd:
             developer_drop_schema="dev_bob",
         )
         assert result.returncode == 0, result.stdout
-        assert laptop.address not in database.ok("ufw status")
+        assert laptop.address not in database.ok("ufw status | grep 5432")
         assert "dev_bob" not in database.ok("cat /etc/postgresql/15/main/pg_hba.conf")
         schemas = database.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'dev_bob'")
         assert schemas == "0"

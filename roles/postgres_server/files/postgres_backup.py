@@ -62,10 +62,17 @@ SESSION = (
     "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; "
     "SET extra_float_digits = 1; SET bytea_output = 'hex'; SET statement_timeout = 0"
 )
+# A schema that says so in its comment is left out: people's own, and what the role makes by itself.
+# Who owns them may be gone when the backup is restored.
 OWN_OBJECTS = """
     nspname !~ '^pg_' AND nspname <> 'information_schema'
+    AND obj_description(n.oid, 'pg_namespace') IS DISTINCT FROM 'not backed up'
     AND NOT EXISTS (SELECT FROM pg_depend AS d
                     WHERE d.classid = o.tableoid AND d.objid = o.oid AND d.deptype = 'e')
+"""
+LEFT_OUT = """
+    SELECT coalesce(array_agg(format('--exclude-schema=%I', nspname)), '{}') FROM pg_namespace
+    WHERE obj_description(oid, 'pg_namespace') = 'not backed up'
 """
 RELATIONS = f"""
     SELECT nspname, relname FROM pg_class AS o JOIN pg_namespace AS n ON n.oid = relnamespace
@@ -290,13 +297,17 @@ class Stage:
         os.close(self.errors)
 
 
-def pump(config: Config, snapshot: str, scratch: str, file: IO[bytes]) -> tuple[int, str]:
-    """Send one dump into age and into the scratch database.
+def pump(
+    config: Config, snapshot: str, left_out: list[str], scratch: str, file: IO[bytes]
+) -> tuple[int, str]:
+    """Send one dump, without what ``left_out`` says to pg_dump, into age and the scratch database.
 
     Returns the number of plain bytes and their SHA-256. Raises BackupError when a program fails.
     """
     dump = Stage(
-        config.program("pg_dump", config.database, "--format=custom", f"--snapshot={snapshot}"),
+        config.program(
+            "pg_dump", config.database, "--format=custom", f"--snapshot={snapshot}", *left_out
+        ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
@@ -420,12 +431,14 @@ def run(config: Config) -> dict[str, Any]:
         with source.cursor() as cursor:
             cursor.execute("SELECT pg_export_snapshot(), pg_database_size(current_database())")
             snapshot, size = cursor.fetchone()
+            cursor.execute(LEFT_OUT)
+            (left_out,) = cursor.fetchone()
         refuse_without_room(config, size)
         contents = Contents.of(source)
         dump = partial / "dump.age"
         with scratch_database(config, source) as scratch:
             with dump.open("wb") as file:
-                plain_bytes, plain_sha256 = pump(config, snapshot, scratch, file)
+                plain_bytes, plain_sha256 = pump(config, snapshot, left_out, scratch, file)
             copy = config.connect(scratch)
             try:
                 restored = Contents.of(copy)
