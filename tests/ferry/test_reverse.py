@@ -207,3 +207,14 @@ def test_a_baseline_that_is_none_is_a_usage_error(ferry, copied, tmp_path):
         run = ferry("reverse", copied.dsn, tmp_path / "back.db", "--baseline", tmp_path / name)
         assert run.code == 2, run
         assert not (tmp_path / "back.db").exists()
+
+
+def test_spellings_that_cannot_be_kept_are_counted(ferry, make_sqlite, database):
+    path = make_sqlite(
+        "CREATE TABLE t (k REAL PRIMARY KEY, at TIMESTAMP);"
+        "INSERT INTO t VALUES (0.5, '2024-01-01 10:00:00'), (1.5, '2024-01-02 10:00:00'), "
+        "(2.5, '2024-01-03T10:00:00')"
+    )
+    run = ferry("copy", path, database.dsn)
+    assert run.code == 0, run
+    assert "1 of them would come back from `reverse` in the usual one" in str(run.report)

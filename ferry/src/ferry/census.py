@@ -362,8 +362,12 @@ class _TableCounter:
             f"SELECT {shape}, {quote_name(key[0])} FROM {self.name} "
             f"WHERE {name} IS NOT NULL ORDER BY 2"
         ):
-            if written in unusual and isinstance(row, (int, str)):
+            if written not in unusual:
+                continue
+            if isinstance(row, (int, str)):
                 entry.exceptions.setdefault(written, []).append(row)
+            else:  # JSON has no such key
+                entry.forgotten += 1
 
     def _explain(self, column: Column, kind: Kind, fits: str) -> None:
         """Name the values that do not fit."""
