@@ -179,6 +179,12 @@ class TestMissingCopies:
         assert "Host key verification failed" in complaint
         assert "the backups on this server are untouched" in complaint
 
+    def test_a_host_that_has_lost_everything_gets_all_again(self, database, keeper) -> None:
+        with keeper.kept(COPIES):
+            keeper.ok(f"rm -r {COPIES}/*")
+            database.works("postgres-backup.service")
+            assert keeper.names(COPIES) == database.names(BACKUPS)
+
     def test_a_copy_that_stays_away_is_heard_of(self, database, manifest) -> None:
         with database.kept(BACKUPS):
             database.ok("rm -f /var/lib/postgres-backup/copied.json")

@@ -54,6 +54,7 @@ CHUNK = 256 * 1024  # bytes
 PARTIAL = ".partial-"
 SOCKET = "/var/run/postgresql"
 COPY_HOURS = 6  # a copy may be late by so much, the other host being updated or rebooted
+RCLONE_NO_DIRECTORY = 3  # exit code
 SHRINK_DAYS = 8  # a dump is compared with the largest of so many days
 STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
@@ -573,27 +574,36 @@ class RcloneRemote:
     database: str
 
     @property
+    def path(self) -> str:
+        """Where the directories of the backups are."""
+        return f"{self.remote.rstrip('/')}/{self.database}"
+
+    @property
     def name(self) -> str:
         """What the place is called in messages and in the note of what is there."""
         return self.remote
 
+    def rclone(self, *words: str, unless: int = 0) -> str:
+        """Run rclone and return what it printed. Exit code ``unless`` is none of its failures."""
+        config = f"--config={SECRETS / 'rclone.conf'}"
+        rclone = Stage(["rclone", *words, config], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            answer = rclone.process.stdout.read().decode(errors="replace")
+            if not unless or rclone.process.wait() != unless:
+                rclone.finish()
+        finally:
+            rclone.stop()
+        return answer
+
     def lacks(self, found: list[dict[str, Any]]) -> set[str]:
-        """Return all stamps: rclone itself finds out what is there."""
-        return {manifest["stamp"] for manifest in found}
+        """Return those stamps of ``found`` that are not there."""
+        listed = self.rclone("lsf", "--dirs-only", self.path, unless=RCLONE_NO_DIRECTORY)
+        return {manifest["stamp"] for manifest in found} - set(listed.replace("/", "").split())
 
     def add(self, directory: Path) -> None:
         """Send the backup in ``directory``."""
-        target = f"{self.remote.rstrip('/')}/{self.database}/{directory.name}"
-        config = f"--config={SECRETS / 'rclone.conf'}"
-        rclone = Stage(
-            ["rclone", "copy", config, "--immutable", "--retries=2", str(directory), target],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            rclone.finish()
-        finally:
-            rclone.stop()
+        target = f"{self.path}/{directory.name}"
+        self.rclone("copy", "--immutable", "--retries=2", str(directory), target)
 
 
 def places(config: Config) -> list[OtherHost | RcloneRemote]:
@@ -620,14 +630,15 @@ def copy(config: Config) -> str:
     stamps = {manifest["stamp"] for manifest in found}
     done, sentences, failures = copied(), [], []
     for place in places(config):
-        there = set(done.get(place.name, [])) & stamps
+        there = recorded = set(done.get(place.name, [])) & stamps
         sent = []
         try:
-            if there != stamps:
-                missing = [each for each in found if each["stamp"] not in there]
-                lacking = place.lacks(missing)
+            if recorded != stamps:
+                lacking = place.lacks(found) & stamps
+                if lacking != stamps:  # else it has lost everything, or is a new one
+                    lacking -= recorded  # what it let expire is not sent again
                 there = stamps - lacking
-                for stamp in sorted(lacking & stamps):
+                for stamp in sorted(lacking):
                     place.add(Path(config.directory) / stamp)
                     there.add(stamp)
                     sent.append(stamp)
