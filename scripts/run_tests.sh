@@ -1,34 +1,55 @@
 #!/usr/bin/env bash
-# Runs the checks one after the other, each into its own log, and counts them.
+# Runs the checks, each into its own log, and counts them.
 #
 #   run_tests.sh lint | fast | all
 #
-# The last line is "N passed, N failed". A failed check's log is printed; all logs stay in
+# Molecule scenarios run two at a time (TEST_LANES): they mostly wait for each other's machines. The
+# last line is "N passed, N failed". A failed check's log is printed; all logs stay in
 # .cache/test-logs/.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:?usage: run_tests.sh lint|fast|all}
+lanes=${TEST_LANES:-2}
 logs=.cache/test-logs
 mkdir -p "$logs"
 passed=0
 failed=()
+declare -A running=() # process id → check
 
-check() { # name command…
+start() { # name command…
   local name=$1 started=$SECONDS
   shift
-  printf '%-32s' "$name"
-  if "$@" >"$logs/$name.log" 2>&1 </dev/null; then
+  {
+    "$@" >"$logs/$name.log" 2>&1 </dev/null
+    echo "$? $((SECONDS - started))" >"$logs/$name.result"
+  } &
+  running[$!]=$name
+}
+
+finish_one() {
+  local pid name code seconds
+  wait -n -p pid "${!running[@]}"
+  name=${running[$pid]}
+  unset "running[$pid]"
+  read -r code seconds <"$logs/$name.result"
+  rm "$logs/$name.result"
+  if [ "$code" = 0 ]; then
     passed=$((passed + 1))
-    printf 'ok      %4d s\n' $((SECONDS - started))
+    printf '%-32sok      %4d s\n' "$name" "$seconds"
   else
     failed+=("$name")
-    printf 'FAILED  %4d s\n' $((SECONDS - started))
+    printf '%-32sFAILED  %4d s\n' "$name" "$seconds"
     echo "----- $logs/$name.log"
     # Enough to see the cause; the whole of it is in the file.
     tail -n 150 "$logs/$name.log"
     echo "-----"
   fi
+}
+
+check() { # name command…
+  start "$@"
+  finish_one
 }
 
 lint() {
@@ -49,8 +70,10 @@ all() {
   for scenario in molecule/*/molecule.yml; do
     scenario=$(basename "$(dirname "$scenario")")
     [ "$scenario" != vm ] || continue # slow without KVM: make test-vm, and CI once a week
-    check "molecule-$scenario" env COLUMNS=160 molecule test -s "$scenario"
+    [ ${#running[@]} -lt "$lanes" ] || finish_one
+    start "molecule-$scenario" env COLUMNS=160 molecule test -s "$scenario"
   done
+  while [ ${#running[@]} -gt 0 ]; do finish_one; done
   check no-secret-in-logs python scripts/find_secrets_in_logs.py "$logs"
 }
 
