@@ -6,7 +6,7 @@ lynis comes from the distribution's archive into a temporary directory that is r
 nothing is installed. The units are those named, and those that /etc/systemd/system defines or
 changes: the ones that somebody here made. Standard library only, since it runs on the server.
 
-    {"distribution": "Debian 12", "units": {"etlegacy-bot.service": 1.4},
+    {"distribution": "Debian 12", "listening": [5432], "units": {"etlegacy-bot.service": 1.4},
      "lynis": {"version": "3.0.8", "index": 82, "warnings": [], "suggestions": ["AUTH-9286 …"]}}
 """
 
@@ -75,6 +75,14 @@ def audit_with_lynis() -> dict:
     }
 
 
+def listening_ports() -> list[int]:
+    """Return the TCP ports on which something listens beyond loopback."""
+    lines = run(["ss", "--tcp", "--listening", "--numeric", "--no-header"]).splitlines()
+    sockets = [line.split()[3] for line in lines]
+    beyond = [name for name in sockets if not name.startswith(("127.", "[::1]"))]
+    return sorted({int(name.rpartition(":")[2]) for name in beyond})
+
+
 def own_units(named: list[str]) -> list[str]:
     """Return the running services among those named and those of /etc/systemd/system."""
     names = {path.name for path in UNITS.glob("*.service") if not path.is_symlink()}
@@ -103,6 +111,7 @@ def main() -> None:
     release = dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)
     result = {
         "distribution": f"{release['ID'].capitalize()} {release['VERSION_ID']}",
+        "listening": listening_ports(),
         "lynis": audit_with_lynis(),
         "units": {unit: exposure(unit) for unit in own_units(sys.argv[1:])},
     }
