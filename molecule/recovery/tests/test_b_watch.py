@@ -9,7 +9,7 @@ from pathlib import Path
 import pyrage
 import pytest
 from conftest import ROUNDS
-from scenario import BACKUPS, COPIES, NAMES, ROOT, SECRETS, Machine, play, said
+from scenario import BACKUPS, COPIES, NAMES, SECRETS, Machine, play, said
 
 BACKUP = "postgres-backup.service"
 CHECK = "postgres-backup-check.service"
@@ -52,7 +52,8 @@ class TestDatabaseServer:
         (secrets / "backup_identity.txt").write_text(f"{pyrage.x25519.Identity.generate()}\n")
         result = play(
             "playbooks/restore.yml",
-            restore_from=str(ROOT / "artifacts/backups/etlegacy_stats" / manifest["stamp"]),
+            restore_from="keeper",
+            restore_backup=manifest["stamp"],
             restore_mode="in_place",
             restore_confirm="etlegacy_stats",
             secrets_directory=str(secrets),
