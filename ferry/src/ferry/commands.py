@@ -405,7 +405,6 @@ class Journey:
             total = proof.Total(*kept["total"])
             known = versions.Versions.from_json(kept.get("versions"))
         else:  # the target was copied from another file; the proof will tell whether it matters
-            base.connection.create_scalar_function("ferry_decimal", proof.ferry_decimal, 1)
             total = sides.sqlite_total(base.connection)
         found = delta.from_base(table, total)
         # Without a key both databases were compared, whatever the base says.
@@ -450,17 +449,8 @@ class Journey:
                     "rows that nobody has written to since they were proven (`ferry verify` "
                     "compares them again)"
                 )
-            entry = proof.TableProof(
-                item.table.name,
-                rows_sqlite=item.total.rows,
-                rows_postgres=there.rows,
-                checksum_sqlite=item.total.checksum,
-                checksum_postgres=there.checksum,
-            )
-            entry.equal = (entry.rows_sqlite, entry.checksum_sqlite) == (
-                entry.rows_postgres,
-                entry.checksum_postgres,
-            )
+            entry = proof.TableProof(item.table.name)
+            entry.judge(item.total, there)
             result.tables.append(entry)
         if not result.equal:
             # Compare everything once more, from the beginning, to show what differs.

@@ -136,6 +136,12 @@ class TableProof:
     total: Total = field(default_factory=Total)  # of SQLite's side
     sides: TableSides | None = None
 
+    def judge(self, mine: Total, theirs: Total) -> None:
+        """Note the checksums of SQLite's and PostgreSQL's side, and whether they agree."""
+        self.rows_sqlite, self.checksum_sqlite = mine.rows, mine.checksum
+        self.rows_postgres, self.checksum_postgres = theirs.rows, theirs.checksum
+        self.equal = (mine.rows, mine.checksum) == (theirs.rows, theirs.checksum)
+
     def as_json(self) -> dict[str, Any]:
         """Return the table's entry in the report."""
         entry: dict[str, Any] = {
@@ -224,17 +230,22 @@ class TableSides:
         self, connection: apsw.Connection, beside: Sequence[str] = ()
     ) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
         """Yield each row's md5 and the values of the columns ``beside``."""
-        wanted = ", ".join([self._row(0), *map(quote_name, beside)])
         md5 = hashlib.md5
-        for canonical, *values in connection.execute(
-            f"SELECT {wanted} FROM {quote_name(self.table.name)}"
-        ):
+        for canonical, *values in self._canonical_rows(connection, beside):
             yield md5(canonical.encode(), usedforsecurity=False).digest(), tuple(values)
+
+    def _canonical_rows(
+        self, connection: apsw.Connection, beside: Sequence[str]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Return SQLite's rows: the canonical form, and the columns ``beside`` as they are."""
+        if "numeric" in self.categories:
+            connection.create_scalar_function("ferry_decimal", ferry_decimal, 1, deterministic=True)
+        wanted = ", ".join([self._row(0), *map(quote_name, beside)])
+        return connection.execute(f"SELECT {wanted} FROM {quote_name(self.table.name)}")
 
     def sqlite_total(self, connection: apsw.Connection, memory: RowMemory | None = None) -> Total:
         """Add up the hashes of SQLite's rows, and remember them on request."""
-        wanted = ", ".join([self._row(0), *map(quote_name, self.key if memory else ())])
-        rows = connection.execute(f"SELECT {wanted} FROM {quote_name(self.table.name)}")
+        rows = self._canonical_rows(connection, self.key if memory else ())
         md5 = hashlib.md5
         count = low = high = 0
         while block := list(islice(rows, _ROWS_PER_BLOCK)):
@@ -309,7 +320,6 @@ class Comparison:
         self.proof = Proof()
         self._pairs: list[tuple[TableSides, TableProof]] = []
         self._failure: BaseException | None = None
-        source.create_scalar_function("ferry_decimal", ferry_decimal, 1, deterministic=True)
         self._pair_tables()
         if remember and self._count_rows() <= MAX_ROWS:
             for sides, proof in self._pairs:
@@ -332,10 +342,7 @@ class Comparison:
         if self._failure is not None:
             raise self._failure
         for sides, proof in self._pairs:
-            mine, theirs = proof.total, totals[proof.name]
-            proof.rows_sqlite, proof.checksum_sqlite = mine.rows, mine.checksum
-            proof.rows_postgres, proof.checksum_postgres = theirs.rows, theirs.checksum
-            proof.equal = (mine.rows, mine.checksum) == (theirs.rows, theirs.checksum)
+            proof.judge(proof.total, totals[proof.name])
             if not proof.equal:
                 _narrow_down(self.source, self.target, sides, proof)
         self.proof.structure += compare_structure(self.target, self.schema, self.namespace)

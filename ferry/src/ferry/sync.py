@@ -120,7 +120,6 @@ class Delta:
         self.namespace = namespace
         self.place = place
         self.columns = proof.columns_of(target, namespace)
-        bench.create_scalar_function("ferry_decimal", proof.ferry_decimal, 1, deterministic=True)
         missing = [table.name for table in schema.tables if table.name not in self.columns]
         if missing:
             raise RefusedError(
