@@ -4,8 +4,8 @@
 #   run_tests.sh lint | fast | all
 #
 # `all` runs three at a time (TEST_LANES), since a Molecule scenario mostly waits for its machines. The
-# last line is "N passed, N failed". A failed check's log is printed; all logs stay in
-# .cache/test-logs/.
+# last line is "N passed, N failed", before it what failed. A failed check's log is printed; all logs
+# stay in .cache/test-logs/.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -85,6 +85,10 @@ case $what in
   *) echo "run_tests.sh: no such set of checks: $what" >&2; exit 2 ;;
 esac
 
-[ ${#failed[@]} -eq 0 ] || echo "failed: ${failed[*]}"
+# Where only the end of this output is kept, it still says what failed.
+for name in "${failed[@]}"; do
+  echo "failed: $name"
+  grep -hE '(FAILED|ERROR) [^ ]+::|fatal: ' "$logs/$name.log" | cut -c1-600 | tail -n 8
+done
 echo "$passed passed, ${#failed[@]} failed"
 [ ${#failed[@]} -eq 0 ]
