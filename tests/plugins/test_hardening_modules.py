@@ -26,6 +26,13 @@ def test_settings_are_changed_where_they_stand_and_added_where_they_are_missing(
     assert text_files.with_settings(text, values) == text
 
 
+def test_settings_may_stand_behind_another_sign_than_white_space(text_files):
+    wish = ({"IPT_SYSCTL": "/etc/sysctl.d/ours"}, "=")
+    text = text_files.with_settings("# IPT_SYSCTL=\nIPV6=yes\nIPT_SYSCTL=/etc/ufw\n", *wish)
+    assert text == "# IPT_SYSCTL=\nIPV6=yes\nIPT_SYSCTL=/etc/sysctl.d/ours\n"
+    assert text_files.with_settings(text, *wish) == text
+
+
 def test_a_path_is_found_under_the_name_that_its_package_gives_it(
     file_modes, tmp_path, monkeypatch
 ):

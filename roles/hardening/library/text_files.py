@@ -26,9 +26,9 @@ options:
     required: true
   settings:
     description:
-      - Files of others in which only some settings are ours, each with C(path) and C(values) (name
-        to value, divided by white space as in login.defs). A line that is a comment stays one, a
-        file that does not exist is left so.
+      - Files of others in which only some settings are ours, each with C(path), C(values) (name to
+        value) and C(separator), which is a tab for white space as in login.defs where it is not
+        given. A line that is a comment stays one, a file that does not exist is left so.
     type: list
     elements: dict
     default: []
@@ -68,15 +68,16 @@ def write(module: AnsibleModule, path: Path, content: str, mode: str) -> None:
     path.chmod(int(mode, 8))  # a new file got the umask's
 
 
-def with_settings(content: str, values: dict[str, object]) -> str:
+def with_settings(content: str, values: dict[str, object], separator: str = "\t") -> str:
     """Return the text with these settings; one that was not there is added at the end."""
+    divider = separator.strip() or None  # None: any white space
     lines = content.splitlines()
     for name, value in values.items():
-        wanted = f"{name}\t{value}"
-        found = [at for at, line in enumerate(lines) if line.split()[:1] == [name]]
+        wanted = f"{name}{separator}{value}"
+        found = [at for at, line in enumerate(lines) if line.split(divider)[:1] == [name]]
         if not found:
             lines.append(wanted)
-        elif len(found) > 1 or lines[found[0]].split() != wanted.split():
+        elif len(found) > 1 or lines[found[0]].split(divider) != wanted.split(divider):
             lines[found[0]] = wanted
             for at in reversed(found[1:]):
                 del lines[at]
@@ -99,7 +100,7 @@ def main() -> None:
     for entry in module.params["settings"]:
         content, mode = describe(Path(entry["path"]))
         if content is not None:
-            text = with_settings(content, entry["values"])
+            text = with_settings(content, entry["values"], entry.get("separator", "\t"))
             wishes.append({"path": entry["path"], "content": text, "mode": mode or "0644"})
     for wish in wishes:
         path = Path(wish["path"])
