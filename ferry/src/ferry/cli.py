@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ferry import __version__, page, snapshot
+from ferry import __version__, evidence, page, snapshot
 from ferry.commands import Journey
 from ferry.errors import FerryError
 from ferry.report import Report
@@ -307,13 +307,24 @@ def take_snapshot(
 @app.command(name="report", epilog=_EXIT_CODES)
 def render_report(
     reports: Annotated[
-        list[Path], typer.Argument(metavar="REPORT.json…", help="Reports of other commands.")
+        list[Path],
+        typer.Argument(
+            metavar="REPORT.json…",
+            help="Reports of other commands, and at most one evidence of the playbooks "
+            "(migration.json).",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="PAGE.html", help="Written anew.")],
 ) -> None:
-    """Show reports as one HTML page that needs nothing beside it, in light and dark."""
+    """Show reports as one HTML page that needs nothing beside it, in light and dark.
+
+    With the evidence of a rehearsal, a move or a way back among them it is the page of that
+    evening: how it ended, when, what moved, warnings, how to go back; the reports come last.
+    """
     try:
-        html = page.render([json.loads(path.read_text()) for path in reports])
+        documents = [json.loads(path.read_text()) for path in reports]
+        told = any(map(evidence.is_evidence, documents))
+        html = evidence.render(documents) if told else page.render(documents)
         out.write_text(html)
     except OSError as error:
         print(f"ferry: usage: {error}", file=sys.stderr)

@@ -43,51 +43,55 @@ def _cell(value: Any) -> str:
     return f"<td>{escape('' if value is None else str(value))}</td>"
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a titled table; nothing if there are no rows."""
     lines = ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
     if not lines:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join(lines)
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
     return (
-        f'<h3>{escape(title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'{heading}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _facts(title: str, facts: dict[str, Any] | None) -> str:
-    if not facts:
+def facts(title: str, known: dict[str, Any] | None) -> str:
+    """Return a titled list of names and values, without those that are None."""
+    if not known:
         return ""
     items = "".join(
         f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in facts.items()
+        for name, value in known.items()
         if value is not None
     )
-    return f"<h3>{escape(title)}</h3><dl>{items}</dl>"
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    return f"{heading}<dl>{items}</dl>"
 
 
 def _differences(report: dict[str, Any]) -> str:
     rows = []
-    for table in report["tables"]:
-        for found in table.get("differences", []):
+    for entry in report["tables"]:
+        for found in entry.get("differences", []):
             if "only" in found:
-                rows.append((table["name"], found["row"], f"only in {found['only']}", "", ""))
+                rows.append((entry["name"], found["row"], f"only in {found['only']}", "", ""))
                 continue
             for column, values in found["columns"].items():
                 rows.append(
-                    (table["name"], found["row"], column, values["sqlite"], values["postgres"])
+                    (entry["name"], found["row"], column, values["sqlite"], values["postgres"])
                 )
-    return _table("First differences", ("table", "row", "column", "SQLite", "PostgreSQL"), rows)
+    return table("First differences", ("table", "row", "column", "SQLite", "PostgreSQL"), rows)
 
 
-def _section(report: dict[str, Any]) -> str:
+def section(report: dict[str, Any]) -> str:
+    """Return all of one report as HTML; raises KeyError or TypeError for anything else."""
     code = report["exit_code"]
     badge = "good" if code == 0 else "bad"
     parts = [
         f"<h2><code>ferry {escape(report['command'])}</code> "
         f'<span class="badge {badge}">{escape(str(report["outcome"]))}, exit {code}</span></h2>',
-        _facts(
+        facts(
             "Run",
             {
                 "started": report["started"],
@@ -97,9 +101,9 @@ def _section(report: dict[str, Any]) -> str:
                 **{f"version of {name}": text for name, text in report["versions"].items()},
             },
         ),
-        _facts("Source", report["source"]),
-        _facts("Base", report.get("base")),
-        _facts("Target", report["target"]),
+        facts("Source", report["source"]),
+        facts("Base", report.get("base")),
+        facts("Target", report["target"]),
     ]
     parts += [
         f'<p><span class="badge {"bad" if message["level"] == "error" else "warn"}">'
@@ -108,7 +112,7 @@ def _section(report: dict[str, Any]) -> str:
     ]
     tables = report["tables"]
     parts.append(
-        _table(
+        table(
             "Tables",
             ("table", "rows SQLite", "rows PostgreSQL", "checksum SQLite", "checksum PostgreSQL",
              "equal"),
@@ -121,14 +125,14 @@ def _section(report: dict[str, Any]) -> str:
     )  # fmt: skip
     parts.append(_differences(report))
     parts.append(
-        _table(
+        table(
             "Carried since the copy",
             ("table", "inserted", "changed", "deleted"),
             ((t["name"], *t["delta"].values()) for t in tables if t.get("delta")),
         )
     )
     parts.append(
-        _table(
+        table(
             "Since the baseline",
             ("table", "new", "changed", "deleted"),
             (
@@ -139,7 +143,7 @@ def _section(report: dict[str, Any]) -> str:
         )
     )
     parts.append(
-        _table(
+        table(
             "Hazards",
             ("table", "column", "hazard", "how many", "first rows", "way out"),
             (
@@ -150,7 +154,7 @@ def _section(report: dict[str, Any]) -> str:
         )
     )  # fmt: skip
     parts.append(
-        _table(
+        table(
             "What the rules did",
             ("table", "column", "hazard", "action", "values", "first rows"),
             (
@@ -162,31 +166,31 @@ def _section(report: dict[str, Any]) -> str:
     )  # fmt: skip
     aside = report.get("quarantine") or {"file": "", "rows": {}}
     parts.append(
-        _table(
+        table(
             "Rows set aside",
             ("table", "rows", "file"),
             ((table, rows, aside["file"]) for table, rows in aside["rows"].items()),
         )
     )
-    parts.append(_table("Renamed", ("in SQLite", "in PostgreSQL"), _renames(tables)))
-    parts.append(_table("Structure that differs", ("what",), ((x,) for x in report["structure"])))
+    parts.append(table("Renamed", ("in SQLite", "in PostgreSQL"), _renames(tables)))
+    parts.append(table("Structure that differs", ("what",), ((x,) for x in report["structure"])))
     parts.append(
-        _table(
+        table(
             "Not carried",
             ("what", "name", "reason", "SQL"),
             ((n["what"], n["name"], n["reason"], n["sql"]) for n in report["not_carried"]),
         )
     )
-    parts.append(_table("Not compared", ("what",), ((x,) for x in report["not_compared"])))
+    parts.append(table("Not compared", ("what",), ((x,) for x in report["not_compared"])))
     parts.append(
-        _table(
+        table(
             "Converted",
             ("table", "column", "rule", "values"),
             ((c["table"], c["column"], c["rule"], c["count"]) for c in report["conversions"]),
         )
     )
     parts.append(
-        _table(
+        table(
             "Statements that are not accepted",
             ("where", "verdict", "message", "instead", "SQL"),
             (
@@ -197,7 +201,7 @@ def _section(report: dict[str, Any]) -> str:
         )
     )
     parts.append(
-        _table(
+        table(
             "Columns",
             ("table", "column", "declared", "becomes", "NULLs"),
             (
@@ -211,22 +215,26 @@ def _section(report: dict[str, Any]) -> str:
 
 
 def _renames(tables: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    for table in tables:
-        renamed = table.get("renamed")
+    for entry in tables:
+        renamed = entry.get("renamed")
         if renamed is None:
             continue
-        if renamed["table"] != table["name"]:
-            yield renamed["table"], table["name"]
+        if renamed["table"] != entry["name"]:
+            yield renamed["table"], entry["name"]
         for old, new in renamed["columns"].items():
             yield f"{renamed['table']}.{old}", f"{table['name']}.{new}"
 
 
-def render(reports: Sequence[dict[str, Any]]) -> str:
-    """Return the page for one or more reports; raises KeyError or TypeError for anything else."""
-    body = "\n".join(map(_section, reports))
+def document(title: str, body: str, more_style: str = "") -> str:
+    """Return a whole page; ``title`` is text, ``body`` is HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>ferry report</title><style>{_STYLE}</style></head>"
-        f"<body><h1>ferry report</h1>\n{body}\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{more_style}</style></head>"
+        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def render(reports: Sequence[dict[str, Any]]) -> str:
+    """Return the page for one or more reports; raises KeyError or TypeError for anything else."""
+    return document("ferry report", "\n".join(map(section, reports)))
