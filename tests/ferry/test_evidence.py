@@ -93,7 +93,7 @@ def test_a_move(page_of):
     )
     for expected in (
         "The new bot serves, on PostgreSQL.",
-        "253 rows in 2 tables were compared",
+        "253 rows in 2 tables compared",
         "11.5 s without a bot",
         "clock 2 s ahead new files are found later",
         "12:00:08 · 4.0 s",
@@ -134,7 +134,7 @@ def test_a_failed_move_says_so_and_claims_nothing(page_of):
     assert "The move did not happen. Stage “sync” failed on bot-vps: disk full" in text
     assert "No table was compared in this run" in text
     assert "from before this run" in text
-    assert "were compared" not in text
+    assert "compared:" not in text
     assert "To try again, when the cause is gone: ansible-playbook migrate.yml" in text
     assert "serves, on" not in text
 
@@ -168,7 +168,7 @@ def test_a_rehearsal(page_of):
     )  # fmt: skip
     assert "The old bot went on working meanwhile." in text
     assert "8.0 s without a bot, as rehearsed" in text
-    assert "243 rows in 1 tables" in text
+    assert "243 rows in 1 table compared" in text
     assert "without a bot, larger" not in text
 
 
@@ -246,5 +246,5 @@ def test_with_the_reports_of_a_real_move(ferry, make_sqlite, database, page_of):
         ferry("verify", source, database.dsn).report,
     ]
     text = page_of(a_run(), *reports)
-    assert "1 rows in 1 tables were compared: both sides hold the same" in text
+    assert "1 row in 1 table compared: both sides hold the same" in text
     assert "<b>t&" in text

@@ -99,6 +99,10 @@ def _clock(moment: float | None, form: str = "%H:%M:%S") -> str:
     return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime(form)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _span(seconds: float) -> str:
     """Return a span of time as people say it."""
     if seconds < 90:
@@ -197,7 +201,7 @@ class _Run:
         elif equal:
             rows = sum(entry["rows_sqlite"] or 0 for entry in proof["tables"])
             lines.append(
-                f"{rows:,} rows in {len(proof['tables'])} tables were compared: "
+                f"{_count(rows, 'row')} in {_count(len(proof['tables']), 'table')} compared: "
                 "both sides hold the same, value by value."
             )
         else:
@@ -302,10 +306,10 @@ class _Run:
             when,
             page.table(
                 "",
-                ("table", "rows in SQLite", "rows in PostgreSQL", "checksum", "equal"),
+                ("table", "rows in SQLite", "rows in PostgreSQL", "equal", "checksum"),
                 (
-                    (entry["name"], entry["rows_sqlite"], entry["rows_postgres"],
-                     _checksums(entry), entry["equal"])
+                    (entry["name"], entry["rows_sqlite"], entry["rows_postgres"], entry["equal"],
+                     _checksums(entry))
                     for entry in proof["tables"]
                 ),
             ),

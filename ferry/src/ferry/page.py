@@ -21,11 +21,12 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { fon
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+th { overflow-wrap: normal; } td { min-width: 3.5rem; } td:first-child { min-width: 8rem; }
+.n { text-align: right; } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, pre { font: .85em ui-monospace, monospace; } pre { white-space: pre-wrap; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.badge { border-radius: .3rem; padding: .1rem .5rem; font-weight: 600; }
+.badge { border-radius: .3rem; padding: .1rem .5rem; font-weight: 600; white-space: nowrap; }
 .good { color: var(--good); background: var(--good-bg); }
 .bad { color: var(--bad); background: var(--bad-bg); }
 .warn { color: var(--warn); background: var(--warn-bg); }
@@ -38,18 +39,23 @@ def _cell(value: Any) -> str:
         return '<td><span class="badge good">yes</span></td>'
     if value is False:
         return '<td><span class="badge bad">NO</span></td>'
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return f'<td class="n">{value:,}</td>'
     return f"<td>{escape('' if value is None else str(value))}</td>"
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a titled table; nothing if there are no rows."""
-    lines = ["<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows]
+    lines = list(rows)
     if not lines:
         return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(lines)
+    head = "".join(
+        f'<th class="n">{escape(name)}</th>'
+        if type(value) in (int, float)
+        else f"<th>{escape(name)}</th>"
+        for name, value in zip(heads, lines[0], strict=True)
+    )
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in lines)
     heading = f"<h3>{escape(title)}</h3>" if title else ""
     return (
         f'{heading}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
