@@ -23,6 +23,7 @@ from fake_discord.world import (
     VIEW_CHANNEL,
     Channel,
     Json,
+    User,
     World,
     now,
 )
@@ -30,6 +31,9 @@ from fake_discord.world import (
 log = logging.getLogger("rest")
 
 BASE = "/api/v10"
+# The one webhook there is. Its address is its password; it posts into the channel "stats".
+WEBHOOK_ID = GUILD_ID + 800
+WEBHOOK = f"/api/webhooks/{WEBHOOK_ID}/token-of-the-fake-webhook"
 NONCE_SECONDS = 300  # how long a nonce is remembered
 WINDOW = 5.0  # seconds of the rate limit for messages
 
@@ -92,6 +96,7 @@ class Rest:
             web.patch(message, self._edit),
             web.delete(message, self._delete),
             web.put(f"{message}/reactions/{{emoji}}/@me", self._react),
+            web.post(WEBHOOK, self._webhook),
         ])  # fmt: skip
         return application
 
@@ -106,7 +111,8 @@ class Rest:
         if request.path == "/":
             return await handler(request)
         try:
-            if request.headers.get("Authorization") != f"Bot {self.gateway.token}":
+            told = request.headers.get("Authorization")
+            if told != f"Bot {self.gateway.token}" and request.path != WEBHOOK:
                 raise ApiError(401, 0, "401: Unauthorized")
             fault = next((one for one in self.faults if one.path in request.path), None)
             if fault is not None:
@@ -252,6 +258,21 @@ class Rest:
             self._nonces[str(nonce)] = (time.monotonic() + NONCE_SECONDS, message)
         await self.gateway.message_created(message)
         return _json(message, headers=headers)
+
+    async def _webhook(self, request: web.Request) -> web.Response:
+        channel = self.world.channel("stats")
+        data, files = await _body(request)
+        self._check_content(channel, data, files)
+        author = User(WEBHOOK_ID, "webhook", bot=True)
+        more: Json = {
+            "webhook_id": str(WEBHOOK_ID),
+            "embeds": data.get("embeds", []),
+            "from_address": request.remote,
+            "allowed_mentions": data.get("allowed_mentions"),
+        }
+        message = self.world.new_message(channel, author, data.get("content") or "", **more)
+        await self.gateway.message_created(message)
+        return web.Response(status=204)
 
     async def _edit(self, request: web.Request) -> web.Response:
         message = self._message_of(request)
