@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,37 @@ def sql(query):
 def test_exactly_one_bot_runs_and_it_is_the_new_one():
     assert machine("bot-vps").service("etlegacy-bot").is_running
     assert not machine("old-pc").service("etlegacy-bot").is_running
+
+
+def discord(path, body=None):
+    """Ask the control port of the Discord that the stranger plays."""
+    program = (
+        "import sys, urllib.request as r;"
+        " print(r.urlopen('http://127.0.0.1:8480' + sys.argv[1],"
+        " sys.argv[2].encode() or None, timeout=30).read().decode())"
+    )
+    said = machine("stranger").check_output(
+        "python3 -c %s %s %s", program, path, json.dumps(body) if body else ""
+    )
+    return json.loads(said)
+
+
+@pytest.mark.parametrize("command", ["!last_session", "!stats"])
+def test_the_new_bot_answers_on_discord_and_nobody_else(command):
+    asked = discord("/ask", {"author": "player", "content": command})
+    assert [answer["from_address"] for answer in asked["answers"]] == ["172.30.5.20"]
+    assert len(asked["answers"][0]["embeds"]) == 1, "a card: the bot knows who the player is"
+
+
+def test_there_never_were_two_bots_on_discord():
+    record = discord("/sessions")
+    assert record["overlaps"] == []
+    served = [session["connections"][0]["address"] for session in record["sessions"]]
+    turns = [address for address, _ in groupby(served)]
+    old, new = "172.30.5.30", "172.30.5.20"
+    # Moved, back, then at least the failed move and the one that was made once more.
+    assert turns[:3] == [old, new, old]
+    assert turns[-1] == new
 
 
 def test_the_old_bot_cannot_be_started_by_mistake():
