@@ -127,7 +127,7 @@ def change_ports_of_second(machine):
     assert_killed_then_finished(machine, first, "Sshd runs with it", occurrence=2)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_whatever_interrupts_a_change_the_next_run_ends_well(machines):
     with ThreadPoolExecutor() as pool:
         work = [
