@@ -12,7 +12,7 @@ SCENARIO = Path(__file__).parents[1]
 ROOT = SCENARIO.parents[1]
 CACHE = ROOT / ".cache"
 SETTINGS = yaml.safe_load((SCENARIO / "inventory/group_vars/all/main.yml").read_text())
-DATABASE, BOT = "172.30.8.10", "172.30.8.20"
+DATABASE, BOT, STRANGER = "172.30.8.10", "172.30.8.20", "172.30.8.50"
 ADDRESSES = {"database-vps": DATABASE, "bot-vps": BOT}
 both = pytest.mark.parametrize("name", ADDRESSES)
 
@@ -36,8 +36,7 @@ def test_everything_came_back_by_itself(name):
     machine = server(name)
     assert machine.check_output("systemctl list-units --failed --plain --no-legend") == ""
     wanted = {"ssh", "fail2ban", "auditd", "apparmor", "systemd-timesyncd"}
-    if name == "database-vps":
-        wanted |= {"postgresql@15-main"}
+    wanted |= {"postgresql@15-main"} if name == "database-vps" else {"etlegacy-bot"}
     for unit in wanted:
         assert machine.service(unit).is_running, unit
     assert "Status: active" in machine.check_output("ufw status")
@@ -65,12 +64,26 @@ def test_the_kernel_has_the_settings_that_the_file_asks_for(name):
 
 
 @both
-def test_the_kernel_watches(name):
+def test_the_kernel_watches_by_every_rule_of_the_file(name):
     machine = server(name)
-    rules = machine.check_output("auditctl -l")
-    assert "No rules" not in rules
-    assert "-w" in rules or "-a" in rules
+    wanted = machine.file("/etc/audit/rules.d/50-hardening.rules").content_string.splitlines()
+    rules = machine.check_output("auditctl -l").splitlines()
+    assert len(rules) == len([line for line in wanted if line.startswith("-a ")]) > 10
+    machine.check_output("touch /etc/ssh/ssh_config")
+    assert "/etc/ssh/ssh_config" in machine.check_output("ausearch --key ssh --start recent")
+
+
+@both
+def test_apparmor_has_its_profiles(name):
+    machine = server(name)
     assert machine.check_output("cat /sys/module/apparmor/parameters/enabled") == "Y"
+    assert "(enforce)" in machine.check_output("cat /sys/kernel/security/apparmor/profiles")
+
+
+@both
+def test_nothing_in_shared_memory_can_be_executed(name):
+    options = server(name).check_output("findmnt -no OPTIONS /dev/shm").split(",")
+    assert {"noexec", "nosuid", "nodev"} <= set(options)
 
 
 @both
@@ -102,6 +115,25 @@ def test_the_bot_server_reaches_the_database_with_a_verified_certificate():
         "sslmode=verify-full sslrootcert=/opt/ferry/database-ca.crt').close()",
     )
     assert result.rc == 0, result.stderr
+
+
+def test_the_bot_came_back_to_the_database_encrypted():
+    sessions = server("database-vps").check_output(
+        "runuser -u postgres -- psql -Atc %s",
+        "SELECT DISTINCT usename, client_addr, ssl "
+        "FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) "
+        "WHERE datname = 'etlegacy_stats' AND backend_type = 'client backend' "
+        "AND client_addr IS NOT NULL",
+    )
+    assert sessions == f"etlegacy_app|{BOT}|t"
+
+
+def test_the_bot_server_may_still_not_talk_to_just_anybody():
+    attempt = server("bot-vps").run(
+        "timeout 10 bash -c %s", f"exec 3<>/dev/tcp/{STRANGER}/22 && head -c 4 <&3"
+    )
+    assert attempt.rc != 0
+    assert "SSH-" not in attempt.stdout
 
 
 def test_root_cannot_log_in_any_more():
