@@ -16,7 +16,7 @@ STAGES = [
     ("sync", 3, 6),
     ("verify", 6, 8),
     ("go live", 8, 12),
-    ("settled", 12, 13),
+    ("watch", 12, 13),
 ]
 
 
@@ -147,10 +147,12 @@ def test_nobody_serves(page_of):
 
 def test_a_run_that_was_cut_off(page_of):
     run = a_run(until=3, live_at=None, downtime_seconds=None)
+    del run["stages"][0]["ended_at"]  # it ended when the next one began
     run["stages"][-1]["ended_at"] = None
     text = page_of(run)
     assert "The move did not happen." in text
-    assert "not finished" in text
+    assert "preflight 11:58:20 · 60.0 s" in text
+    assert text.count("not finished") == 1
 
 
 def test_both_sides_differ(page_of):
@@ -184,6 +186,12 @@ def test_the_old_world_is_gone(page_of):
     text = page_of(a_run(cleaned_at="2026-12-01T10:00:00+00:00"))
     assert "removed on 2026-12-01T10:00:00+00:00" in text
     assert "rollback_mode=partial" in text
+
+
+def test_the_watch_of_an_earlier_run_is_not_shown(page_of):
+    seen = {"minutes": 10, "crossed": [], "figures": []}
+    assert "The first 10 minutes" in page_of(a_run(watch=seen))
+    assert "The first 10 minutes" not in page_of(a_run(watch=seen, until=5, live_at=None))
 
 
 def test_only_the_kind_is_known(page_of):

@@ -112,6 +112,20 @@ def _span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def _stages(told: Sequence[Json]) -> list[tuple[str, float, float | None]]:
+    """Return name, begin and end of each stage; one without an end lasted until the next began."""
+    known = [
+        (str(stage.get("name")), began, _number(stage.get("ended_at")))
+        for stage in told
+        if (began := _number(stage.get("began_at"))) is not None
+    ]
+    following = [began for _, began, _ in known[1:]]
+    return [
+        (name, began, following[place] if ended is None and place < len(following) else ended)
+        for place, (name, began, ended) in enumerate(known)
+    ]
+
+
 def _ended(report: Json) -> float:
     """Return when a report was written, as seconds since 1970."""
     return datetime.fromisoformat(report["finished"]).timestamp()
@@ -125,11 +139,7 @@ class _Run:
         self.kind = evidence["kind"]
         if self.kind not in _TITLES:
             raise ValueError(f"no such kind of run: {self.kind}")
-        self.stages = [
-            (str(stage.get("name")), began, _number(stage.get("ended_at")))
-            for stage in evidence.get("stages") or []
-            if (began := _number(stage.get("began_at"))) is not None
-        ]
+        self.stages = _stages(evidence.get("stages") or [])
         self.frozen = _number(evidence.get("frozen_at"))
         self.live = _number(evidence.get("live_at"))
         self.failure: Json = evidence.get("failure") or {}
@@ -355,9 +365,9 @@ class _Run:
 
     def watch(self) -> str:
         """Show what was seen in the first minutes after going live."""
-        seen = self.evidence.get("watch") or {}
-        if not seen:
-            return ""
+        seen = self.evidence.get("watch")
+        if not seen or "watch" not in (name for name, *_ in self.stages):
+            return ""  # nothing, or of an earlier run
         crossed = [(str(text), "") for text in seen.get("crossed") or []]
         minutes = _number(seen.get("minutes")) or 0
         word = "A limit was crossed." if crossed else "No limit was crossed."
