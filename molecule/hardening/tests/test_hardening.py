@@ -224,6 +224,30 @@ def test_failed_logins_to_postgresql_are_recognised(server, line, matched):
     assert f"1 lines, 0 ignored, {matched} matched" in shown
 
 
+REFUSED = "closing because: SASL authentication failed (age=2s)"
+
+
+@pytest.mark.parametrize(
+    ("line", "matched"),
+    [
+        (f"etlegacy_stats/etlegacy_app@198.51.100.7:43362 {REFUSED}", 1),
+        ("etlegacy_stats/(nouser)@198.51.100.7:48884 closing because: no such user (age=0s)", 1),
+        ("(nodb)/etlegacy_app@198.51.100.7:48862 closing because: login rejected (age=0s)", 1),
+        ("(nodb)/(nouser)@[2001:db8::7]:48878 closing because: SSL required (age=0s)", 1),
+        ("a/b@198.51.100.7:43378 closing because: client close request (age=1s)", 0),
+        ("a/b@198.51.100.7:43378 pooler error: login rejected", 0),  # said twice, counted once
+        # The stranger's own words would have somebody else banned.
+        (f"a/b@192.0.2.1:1 {REFUSED}@198.51.100.7:43362 {REFUSED}", 0),
+        (f"a/b@198.51.100.7:1 closing because: unsupported parameter: c@192.0.2.1:1 {REFUSED}", 0),
+        (f"a/client=192.0.2.1 {WRONG_PASSWORD}@198.51.100.7:1 closing because: pause failed", 0),
+    ],
+)
+def test_failed_logins_to_pgbouncer_are_recognised(server, line, matched):
+    logged = f"Nov 22 13:00:00 h pgbouncer[7]: C-0x55f8e4dcb0a0: {line}"
+    shown = server.say(f"fail2ban-regex '{logged}' hardening-postgresql")
+    assert f"1 lines, 0 ignored, {matched} matched" in shown
+
+
 # --- sessions of people ---
 
 
