@@ -260,6 +260,109 @@ def test_going_back_where_nothing_was_healthy_changes_nothing(bot: Any) -> None:
     assert bot.current.resolve().name == "first"
 
 
+def deployed(bot: Any, *names: str) -> None:
+    """Let releases be found healthy one after the other."""
+    for name in names:
+        path = bot.releases / name
+        make_current(bot, path if path.exists() else release(bot, name, age=0))
+        bot.settle()
+
+
+def test_previous_is_what_was_healthy_before_and_not_what_was_built_before(bot: Any) -> None:
+    bot.settings["kept"] = 5
+    assert bot.previous() == ""
+    deployed(bot, "a", "b")
+    release(bot, "never-started", age=0)
+    assert bot.previous() == "a"
+    deployed(bot, "a")
+    assert bot.previous() == "b"
+
+
+def test_what_somebody_went_back_from_is_never_gone_back_to(bot: Any) -> None:
+    bot.settings["kept"] = 5
+    deployed(bot, "a", "b", "c")
+    bot.settings["withdrawn"] = "c"
+    deployed(bot, bot.previous())
+    assert bot.current.resolve().name == "b"
+    assert bot.previous() == "a"
+    del bot.settings["withdrawn"]
+    deployed(bot, "c")  # deployed again and healthy: it counts again
+    assert bot.previous() == "b"
+
+
+def test_a_record_of_before_the_history_is_understood(bot: Any) -> None:
+    release(bot, "a", age=0)
+    bot.deployed.write_text('{"release": "a", "fingerprint": "", "at": 1}')
+    assert bot.previous() == ""
+    deployed(bot, "b")
+    assert bot.previous() == "a"
+
+
+def test_the_last_healthy_ones_stay_however_old_their_build_is(bot: Any) -> None:
+    deployed(bot, "a", "b", "a")
+    os.utime(bot.releases / "a" / releases.COMPLETE, (1, 1))
+    deployed(bot, "c")
+    assert {path.name for path in bot.releases.iterdir()} == {"a", "c"}
+
+
+def test_nothing_is_built_on_a_full_disk(bot: Any) -> None:
+    with pytest.raises(
+        releases.Refused, match=r"opt has \d+ MiB free, and bot_server_minimum_free"
+    ):
+        bot.check_room(10**9)
+    bot.check_room(0)
+
+
+@pytest.mark.parametrize("judged", ["healthy", "never"])
+def test_the_host_goes_back_by_itself_only_without_a_verdict(
+    bot: Any, monkeypatch: pytest.MonkeyPatch, judged: str
+) -> None:
+    deployed(bot, "good")
+    make_current(bot, release(bot, "new", age=0))
+    if judged == "healthy":
+        bot.settle()
+    called = []
+    monkeypatch.setattr(releases.subprocess, "run", lambda argv, **_: called.append(argv[:2]))
+    bot.guard()
+    gone_back = ["systemctl", "restart"] in called
+    assert gone_back == (judged == "never")
+    assert bot.current.resolve().name == ("good" if gone_back else "new")
+
+
+# -- environment_scan
+
+
+def test_names_read_from_the_environment_are_found_with_their_place(tmp_path: Path) -> None:
+    source = """
+import os
+from os import environ, getenv
+import os as system
+A = os.environ["NEEDED"]
+B = os.getenv("WITH_DEFAULT", "x")
+C = environ.get("SET")
+D = system.environ.get("MISSING")
+E = getenv("KNOWN")
+os.environ["WRITTEN"] = "1"
+name = "BUILT"
+F = os.environ[name]
+G = {}.get("NOT_ENVIRONMENT")
+H = os.environ.get("NEEDED", "here with a default")
+"""
+    root = write(
+        tmp_path,
+        {"bot/main.py": source, "bot/broken.py": "def (", "tests/t.py": "os.getenv('IN_TESTS')"},
+    )
+    settings = {"directory": str(root), "known": ["SET", "KNOWN"]}
+    out = subprocess.check_output(
+        [sys.executable, ROLE / "files/environment_scan.py", json.dumps(settings)], text=True
+    )
+    assert json.loads(out)["unset"] == [
+        {"name": "MISSING", "file": "bot/main.py", "line": 8, "needed": True},
+        {"name": "NEEDED", "file": "bot/main.py", "line": 5, "needed": False},
+        {"name": "WITH_DEFAULT", "file": "bot/main.py", "line": 6, "needed": False},
+    ]
+
+
 # -- health_gate
 
 

@@ -9,8 +9,9 @@ Healthy is: active (with ``Type=notify`` that means READY=1 was received), and t
 the same main process and the same restart counter. "Active" alone proves nothing, since a program
 that ends after a moment is active again and again.
 
-Prints JSON: ``healthy``, ``reason`` (a sentence when it is not), ``pid``, ``waited`` (seconds),
-``journal`` (text: the unit's last lines, those since this start). The exit code is 0 in both cases.
+Prints JSON: ``healthy``, ``reason`` (a sentence when it is not), ``pid``, ``ready`` (seconds until
+it was active), ``waited`` (seconds in all), ``journal`` (text: the unit's last lines, those since
+this start). The exit code is 0 in both cases.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def main() -> None:
     if settings["action"]:
         act(unit, settings["action"])
     reason, pid = judge(unit, float(settings["seconds"]), float(settings["timeout"]))
+    waited = time.monotonic() - started
     since = ["--since", f"@{int(begin)}"] if settings["action"] else []
     lines = ["--lines", str(JOURNAL_LINES), *since]
     journal = run("journalctl", "--unit", unit, "--output", "cat", "--no-pager", *lines)
@@ -107,7 +109,8 @@ def main() -> None:
         "healthy": not reason,
         "reason": reason,
         "pid": pid,
-        "waited": round(time.monotonic() - started, 1),
+        "ready": round(waited - float(settings["seconds"]), 1),
+        "waited": round(waited, 1),
         "journal": journal.strip(),
     }
     print(json.dumps(verdict))

@@ -6,16 +6,24 @@ SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name
 ``configuration`` (paths of the files that a start reads) and what the command needs; the answer is
 JSON on standard output.
 
-state     what runs, which release is current, which are complete, which was healthy last, and which
-          of ``folders`` (path, owner, group, mode) are not as they should be
+state     what runs, which release is current, which are complete, which was healthy last, which one
+          ``previous`` would go back to, and which of ``folders`` (path, owner, group, mode) and
+          ``files`` (the same and sha256) are not as they should be
 prepare   makes a release that lies in OPT/releases/ID ready: links to the state, virtual
           environment, byte code, import check; then it counts as complete. Changes nothing else.
-settle    the current release is healthy: remember it with its configuration, remove old ones
+try       lets the bot's user write, in the unit's own sandbox, wherever the bot wants to
+arm       from now on this host itself goes back in so many ``seconds``, unless disarmed: whoever
+          deploys may lose the connection
+disarm    takes that back
+guard     what is then done: ``revert`` and a restart, unless the current release was found healthy
+settle    the current release is healthy: remember it with its configuration, remove old ones; one
+          that somebody went back from (``withdrawn``) is marked as failed
 revert    go back to what was healthy last, configuration included; mark the other as failed
 """
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import hashlib
 import json
@@ -34,6 +42,13 @@ from typing import Any
 COMPLETE = ".release.json"
 FAILED = ".failed"
 TAIL = 30  # lines of a failed program's output that are shown
+HISTORY = 50  # releases that are remembered in the order in which they were healthy
+TRY = """for path in "$@"; do
+  if [ ! -d "$path/" ]; then echo "$path: there is no such directory"
+  elif ! file=$(mktemp -p "$path" .write-test.XXXXXX 2>&1); then echo "${file#mktemp: }"
+  else rm -f -- "$file"
+  fi
+done"""
 
 
 class Refused(Exception):
@@ -84,16 +99,42 @@ class Host:
         live = service["ActiveState"] not in ("inactive", "failed") or (
             service["ActiveState"] == "failed" and service["UnitFileState"] == "enabled"
         )
-        complete = [path.parent.name for path in self.releases.glob(f"*/{COMPLETE}")]
         return {
             "service": service,
             "live": live,
             "current": self.current.resolve().name if self.current.is_symlink() else "",
-            "complete": sorted(complete),
+            "complete": self.complete(),
+            "previous": self.previous(),
             "fingerprint": self.fingerprint(),
             "folders": [f for f in self.settings.get("folders", []) if not as_it_should_be(f)],
-            "deployed": json.loads(self.deployed.read_text()) if self.deployed.exists() else {},
+            "files": [f["path"] for f in self.settings.get("files", []) if not as_it_should_be(f)],
+            "deployed": self.record(),
         }
+
+    def complete(self) -> list[str]:
+        """Return the releases that could be started."""
+        return sorted(path.parent.name for path in self.releases.glob(f"*/{COMPLETE}"))
+
+    def record(self) -> dict[str, Any]:
+        """Return what was healthy last; empty where nothing was yet."""
+        return json.loads(self.deployed.read_text()) if self.deployed.exists() else {}
+
+    def history(self) -> list[str]:
+        """Return the releases that were healthy, the last one at the end."""
+        record = self.record()
+        return record.get("history", [record["release"]] if record else [])
+
+    def previous(self) -> str:
+        """Return the release that was healthy before the present one; empty where there is none.
+
+        One that has failed since, or that somebody went back from, is passed over.
+        """
+        history = self.history()
+        for name in reversed(history[:-1]):
+            path = self.releases / name
+            if (path / COMPLETE).exists() and not (path / FAILED).exists():
+                return name
+        return ""
 
     def fingerprint(self) -> str:
         """Return a hash over the configuration that a start would use now.
@@ -116,6 +157,7 @@ class Host:
         """
         begin = time.monotonic()
         release = self.releases / self.settings["release"]
+        self.check_room(self.settings["minimum_free_mb"])
         for what in ("entry_point", "requirements"):
             if not (release / self.settings[what]).is_file():
                 raise Refused(
@@ -140,6 +182,21 @@ class Host:
             "warnings": warnings,
             "seconds": round(time.monotonic() - begin, 1),
         }
+
+    def check_room(self, wanted: int) -> None:
+        """Make sure that a build and what follows it do not fill a disk.
+
+        Raises:
+            Refused: less than so many MiB are left somewhere.
+
+        """
+        for path in (self.opt, self.var, self.etc):
+            free = shutil.disk_usage(path).free // 2**20
+            if free < wanted:
+                raise Refused(
+                    f"{path} has {free} MiB free, and bot_server_minimum_free_mb wants {wanted}: "
+                    "make room (journalctl --vacuum-size, apt-get clean), or keep fewer releases"
+                )
 
     def link_state(self, release: Path) -> None:
         """Put links to the state where the bot expects the directories it writes to."""
@@ -296,6 +353,9 @@ class Host:
         """Remember the current release and its configuration as good; remove what is too old."""
         release = self.current.resolve().name
         (self.releases / release / FAILED).unlink(missing_ok=True)
+        withdrawn = self.releases / (self.settings.get("withdrawn") or release)
+        if withdrawn.name != release and withdrawn.is_dir():
+            (withdrawn / FAILED).write_text("somebody went back from it\n")
         keep = self.last_good.with_name(".last_good.new")
         shutil.rmtree(keep, ignore_errors=True)
         keep.mkdir(mode=0o700)
@@ -307,15 +367,20 @@ class Host:
         keep.rename(self.last_good)
         now = int(time.time())
         record = {"release": release, "fingerprint": self.fingerprint(), "at": now}
+        others = [name for name in self.history() if name != release]
+        record["history"] = [*others, release][-HISTORY:]
         write_atomically(self.deployed, json.dumps(record) + "\n")
         return {"release": release, "removed": self.prune(release)}
 
     def prune(self, current: str) -> list[str]:
-        """Remove all but the newest good releases, and environments that none of them uses."""
+        """Remove all but the last good releases, and environments that none of them uses."""
+        history = self.history()
 
-        def age(path: Path) -> tuple[bool, float]:
+        def age(path: Path) -> tuple[bool, int, float]:
             complete = path / COMPLETE
-            return (path / FAILED).exists(), -complete.stat().st_mtime if complete.exists() else 0.0
+            built = complete.stat().st_mtime if complete.exists() else 0.0
+            place = history.index(path.name) if path.name in history else -1
+            return (path / FAILED).exists(), -place, -built
 
         others = sorted((p for p in self.releases.iterdir() if p.name != current), key=age)
         surplus = others[max(0, self.settings["kept"] - 1) :]
@@ -335,11 +400,9 @@ class Host:
 
         """
         bad = self.current.resolve()
-        good = json.loads(self.deployed.read_text())["release"] if self.deployed.exists() else ""
+        good = self.record().get("release", "")
         if not good or not (self.releases / good / COMPLETE).exists():
             return {"release": ""}
-        if bad.name != good and bad.is_dir():
-            (bad / FAILED).write_text(f"{int(time.time())}\n")
         for saved in (path for path in self.last_good.rglob("*") if path.is_file()):
             path = Path("/") / saved.relative_to(self.last_good)
             new = path.with_name(f".{path.name}.new")
@@ -350,13 +413,99 @@ class Host:
         link.symlink_to(self.releases / good)
         link.replace(self.current)
         subprocess.run(["systemctl", "daemon-reload"], check=True)
+        if bad.name != good and bad.is_dir():
+            with contextlib.suppress(OSError):  # a full disk must not keep us from going back
+                (bad / FAILED).write_text("it was not healthy\n")
         return {"release": good}
+
+    # -- the host goes back by itself
+
+    def arm(self) -> dict[str, Any]:
+        """Let systemd call ``guard`` in ``seconds`` from now, not when it was told before."""
+        self.disarm()
+        settings = {key: self.settings[key] for key in ("name", "opt", "etc", "state")}
+        settings["configuration"] = self.settings["configuration"]
+        command = ["systemd-run", "--quiet", f"--unit={self.name}-guard", "--collect"]
+        command += [f"--on-active={self.settings['seconds']}", "--timer-property=AccuracySec=1s"]
+        script = [sys.executable, str(self.opt / "releases.py"), "guard", json.dumps(settings)]
+        subprocess.run([*command, "--", *script], check=True)
+        return {"seconds": self.settings["seconds"]}
+
+    def disarm(self) -> dict[str, Any]:
+        """Stop the timer, whether it is there or not."""
+        subprocess.run(
+            ["systemctl", "stop", f"{self.name}-guard.timer"], check=False, capture_output=True
+        )
+        return {}
+
+    def guard(self) -> dict[str, Any]:
+        """Go back and restart, unless release and configuration are those found healthy."""
+        record = self.record()
+        if (record.get("release"), record.get("fingerprint")) == (
+            self.current.resolve().name,
+            self.fingerprint(),
+        ):
+            return {"release": ""}
+        reverted = self.revert()
+        if reverted["release"]:
+            subprocess.run(["systemctl", "reset-failed", f"{self.name}.service"], check=False)
+            subprocess.run(["systemctl", "restart", f"{self.name}.service"], check=True)
+        return reverted
+
+    # -- try
+
+    def sandbox_test(self) -> dict[str, Any]:
+        """Write where the bot wants to write, as its user and in its unit's sandbox.
+
+        The unit's own text is used, but for what it runs: what it forbids is forbidden here.
+
+        Raises:
+            Refused: some path cannot be written to; the message names it.
+
+        """
+        unit = f"{self.name}-write-test.service"
+        out = Path("/run") / f"{self.name}.write-test"
+        text = Path(f"/etc/systemd/system/{self.name}.service").read_text()
+        wanted = [str(self.current / name) for name in self.settings["state_directories"]]
+        wanted += [str(self.var / "matplotlib"), *self.settings["write_paths"]]
+        dropped = (
+            r"(?m)^(Exec\w+|Type|Restart\w*|OnFailure|StartLimit\w+|Timeout\w+|Watchdog\w+)=.*\n"
+        )
+        ours = "[Service]\nType=oneshot\nTimeoutStartSec=60\n"
+        ours += f"StandardOutput=truncate:{out}\nStandardError=inherit\n"
+        # In a unit "%" and "$" have a meaning, in both kinds of quotes.
+        quoted = [json.dumps(word).replace("$", "$$").replace("%", "%%") for word in (TRY, *wanted)]
+        ours += f"ExecStart=/bin/sh -c {quoted[0]} sh {' '.join(quoted[1:])}\n"
+        text = re.sub(dropped, "", text).replace("[Service]\n", ours, 1)
+        path = Path("/run/systemd/system") / unit
+        path.write_text(text)
+        try:
+            subprocess.run(["systemctl", "daemon-reload"], check=True)
+            done = subprocess.run(["systemctl", "start", unit], check=False, capture_output=True)
+            problems = out.read_text().splitlines() if out.exists() else []
+            if done.returncode and not problems:
+                asked = ["journalctl", "--unit", unit, "--lines=5", "--output=cat", "--no-pager"]
+                said = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
+                problems = said.strip().splitlines()
+        finally:
+            for left in (path, out):
+                left.unlink(missing_ok=True)
+            subprocess.run(["systemctl", "reset-failed", unit], check=False, capture_output=True)
+            subprocess.run(["systemctl", "daemon-reload"], check=True)
+        if problems:
+            raise Refused(
+                f"{self.name} cannot write where it has to (bot_server_state_directories, "
+                "bot_server_write_paths):\n  " + "\n  ".join(problems)
+            )
+        return {"tried": wanted}
 
 
 def as_it_should_be(folder: dict[str, str]) -> bool:
-    """Say whether a folder is there with its owner, group and mode (octal digits)."""
+    """Say whether a folder, or a file with ``sha256``, has its owner, group and mode (octal)."""
     path = Path(folder["path"])
-    if not path.is_dir() or path.is_symlink():
+    if path.is_symlink() or not (path.is_file() if "sha256" in folder else path.is_dir()):
+        return False
+    if "sha256" in folder and hashlib.sha256(path.read_bytes()).hexdigest() != folder["sha256"]:
         return False
     facts = path.stat()
     try:
@@ -378,7 +527,8 @@ def main() -> None:
     """Carry out the command and print its answer; exit code 3 is a refusal with its reason."""
     host = Host(json.loads(sys.argv[2]))
     try:
-        print(json.dumps(getattr(host, sys.argv[1])()))
+        command = {"try": "sandbox_test"}.get(sys.argv[1], sys.argv[1])
+        print(json.dumps(getattr(host, command)()))
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         raise SystemExit(3) from None
