@@ -46,6 +46,11 @@ start() { # NAME ADDRESS GATEWAY BRIDGE ROOTS_PUBLIC_KEY IMAGE_DIRECTORY DIRECTO
   fi
   mkdir -p "$directory"
   cp --sparse=always "$image/disk.raw" "$directory/disk.raw"
+  printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost\n' "$name" >"$directory/hosts"
+  debugfs -w -f - "$directory/disk.raw" >/dev/null 2>&1 <<DEBUGFS
+rm /etc/hosts
+write $directory/hosts /etc/hosts
+DEBUGFS
   ip tuntap add "$device" mode tap
   ip link set "$device" master "$bridge" up
   nice -n 5 qemu-system-x86_64 \
