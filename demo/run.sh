@@ -42,7 +42,7 @@ journey() {
   mkdir -p "$logs" && rm -f "$logs"/*
   quietly "Five machines boot; two become the old PC with its bot and the game server" demo/world.yml
   play "Two bare servers are built" site.yml
-  quietly "The game server's owner adds the new bot's key" demo/let_new_bot_in.yml
+  play "The game server lets the new bot fetch files" playbooks/game_access.yml
   play "The move is rehearsed while the old bot works" playbooks/rehearse.yml
   play "The move" migrate.yml
   quietly "A match is played; the outsider tries the doors" demo/prove.yml
