@@ -60,7 +60,9 @@ class Machine:
         return self.login(role, sql, server, f"port=6432 {VERIFIED}")
 
     def sql(self, sql: str, database: str = "postgres") -> str:
-        """Ask the machine's own server as its superuser."""
-        return self.ok(
-            "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d %s -c %s", database, sql
-        )
+        """Ask the machine's own server as its superuser.
+
+        The statement may hold a password, and the journal keeps the command line of runuser.
+        """
+        psql = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d %s"
+        return self.ok(f"printf %%s %s | {psql}", sql, database)
