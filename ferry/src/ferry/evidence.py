@@ -243,10 +243,11 @@ class _Run:
         last = max(ended or began for _, began, ended in self.stages)
         first = self.begun or 0.0
         date = _clock(first, "%Y-%m-%d")
+        key = '<i></i>the bot answers<i class="away"></i>no bot answers · '
         parts = [
             "<h2>When</h2>",
-            f'<p class="key soft"><i></i>the bot answers<i class="away"></i>no bot answers '
-            f"· {escape(date)}, times in UTC · {escape(_span(last - first))} in all</p>",
+            f'<p class="key soft">{"" if self.frozen is None else key}'
+            f"{escape(date)}, times in UTC · {escape(_span(last - first))} in all</p>",
             self._line(self.stages, first, last),
         ]
         if self.frozen is not None:
@@ -302,9 +303,10 @@ class _Run:
 
     def tables(self) -> str:
         """Show what moved: rows and checksums of both sides, and what came since."""
+        title = "What was copied" if self.kind == "rehearsal" else "What moved"
         proof = self._proof()
         if proof is None:
-            return "<h2>What moved</h2><p>No table was compared in this run.</p>"
+            return f"<h2>{title}</h2><p>No table was compared in this run.</p>"
         name, moment = proof["command"], _clock(_ended(proof), "%Y-%m-%d %H:%M:%S UTC")
         when = (
             f'<p class="soft">Compared by <code>ferry {escape(name)}</code> at {escape(moment)}. '
@@ -312,7 +314,7 @@ class _Run:
             "Here are the first 16 of their letters.</p>"
         )
         parts = [
-            "<h2>What moved</h2>",
+            f"<h2>{title}</h2>",
             when,
             page.table(
                 "",
