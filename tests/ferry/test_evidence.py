@@ -150,7 +150,9 @@ def test_a_run_that_was_cut_off(page_of):
     del run["stages"][0]["ended_at"]  # it ended when the next one began
     run["stages"][-1]["ended_at"] = None
     text = page_of(run)
-    assert "The move did not happen." in text
+    assert "The move did not reach its end." in text
+    assert "which bot serves is not written down" in text
+    assert "The old bot serves" not in text
     assert "preflight 11:58:20 · 60.0 s" in text
     assert text.count("not finished") == 1
 

@@ -158,6 +158,11 @@ class _Run:
             return False
         return self.kind == "rehearsal" or self.live is not None
 
+    @property
+    def old_bot_serves(self) -> bool:
+        """Whether a move that was not finished is known to have left the old bot at work."""
+        return bool(self.failure) or self.frozen is None
+
     def _report(self, *commands: str) -> Json | None:
         """Return the newest report of this run that one of the commands made."""
         found = [report for report in self.own if report["command"] in commands]
@@ -188,7 +193,9 @@ class _Run:
             lines = [
                 {
                     "rehearsal": "The rehearsal did not go through. The old bot was not touched.",
-                    "migration": "The move did not happen.",
+                    "migration": "The move did not happen."
+                    if self.old_bot_serves
+                    else "The move did not reach its end.",
                     "rollback": "The way back was not finished.",
                 }[self.kind],
             ]
@@ -225,7 +232,7 @@ class _Run:
         if downtime is not None:
             found.append((_span(downtime), "without a bot"))
         predicted = _number(self.evidence.get("predicted_downtime_seconds"))
-        if predicted is not None:
+        if predicted is not None and self.kind == "rehearsal":
             found.append((_span(predicted), "without a bot, as rehearsed"))
         if proof := self._proof():
             rows = sum(entry["rows_postgres"] or 0 for entry in proof["tables"])
@@ -386,6 +393,12 @@ class _Run:
             text, command = "No bot serves! Do what the run's last message says, then:", self._verb
         elif self.kind == "rehearsal":
             text, command = f"{safe} When you are ready for the move:", "migrate.yml"
+        elif self.kind == "migration" and not self.done and not self.old_bot_serves:
+            text, command = (
+                "This run was cut off, and which bot serves is not written down. The run's last "
+                "message says it; when nothing is at work any more, go on with:",
+                "migrate.yml",
+            )
         elif self.kind == "migration" and not self.done:
             text, command = f"{safe} To try again, when the cause is gone:", "migrate.yml"
         elif self.kind == "migration" and (cleaned := self.evidence.get("cleaned_at")):
