@@ -1,7 +1,4 @@
-"""The watch and the cleanup as Ansible runs them, on this machine; systemd and journal are played.
-
-The same on real machines: molecule/migrate.
-"""
+"""The watch and the cleanup as Ansible runs them, on this machine; systemd and journal are played."""
 
 import hashlib
 import json
