@@ -1,4 +1,4 @@
-"""The watch and the cleanup as Ansible runs them, on this machine; systemd and journal are played."""
+"""The watch and the cleanup, run by Ansible on this machine; systemd and journal are played."""
 
 import hashlib
 import json
