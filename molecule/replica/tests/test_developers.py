@@ -239,6 +239,7 @@ class TestEnd:
         result = play(PLAYBOOK, developer="bob", developer_state="absent")
         assert result.returncode != 0
         assert "-e developer_drop_schema=dev_bob. Nothing was changed." in said(result)
+        hand_over("bob", laptop)
         assert psql("bob", laptop, "SELECT count FROM mine").stdout.strip() == "1000"
 
     def test_removed_for_good_the_firewall_closes_too(self, play, laptop, database) -> None:
