@@ -26,6 +26,9 @@ def holders(paths: set[str]) -> dict[int, str]:
                 found[int(process.name)] = command.strip() or "?"
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while we looked
+        except PermissionError:
+            if process.name != "1":  # which opens no database; a sandbox hides it
+                raise
     return found
 
 

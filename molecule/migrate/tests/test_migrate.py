@@ -123,7 +123,7 @@ def test_the_migration_password_is_nowhere_on_the_bot_server():
 
 
 def test_the_evidence_is_on_the_control_machine():
-    state = json.loads((ARTIFACTS / "state.json").read_text())
+    state = json.loads((ARTIFACTS / "migration.json").read_text())
     assert state["stage"] == "settled"
     assert state["downtime_seconds"] > 0
     assert state["legacy_database_mode"] == "0644", "noted before the file was made read-only"

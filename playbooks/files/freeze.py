@@ -1,0 +1,85 @@
+"""Freeze the old bot in one step: stop it, fence it, pack what has changed. Root on the old PC.
+
+    freeze.py < WISH
+
+Lies in one directory with parcel.py, open_files.py and snapshot.py (prepare_legacy.yml puts them
+there). WISH is JSON, that of ``parcel.py pack`` and: ``fence`` ({path: contents} of the drop-ins
+that make every start fail), ``stop`` (a command for the shell), ``seconds`` (how long a program may
+take to let go of the file after that).
+
+The file becomes read-only. Where a -wal or a -journal with contents lies beside it (the bot was
+killed), a snapshot is packed instead, for SQLite would have to join the two; the file itself stays
+as it is in every case. Prints what ``parcel.py pack`` prints and ``mode`` (of the file, before) and
+``frozen_sha256`` (of the file itself). Leaves with 1 and a sentence if the bot cannot be stopped.
+Standard library only, Python 3.8 or later.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import open_files
+import parcel
+import snapshot
+
+
+def stop(command: str) -> None:
+    """Run the operator's command; leave with what it says if it fails."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], check=False, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode:
+        raise SystemExit(
+            f"The old bot could not be stopped: {command}: exit status {done.returncode}: "
+            f"{(done.stderr or done.stdout).strip()}"
+        )
+
+
+def wait_until_closed(file: Path, seconds: float) -> None:
+    """Wait until no process has the database open; leave and name it if one keeps it."""
+    paths = {str(file.resolve())} | {f"{file.resolve()}{end}" for end in ("-wal", "-journal")}
+    until = time.monotonic() + seconds
+    while True:
+        holders = open_files.holders(paths)
+        if not holders:
+            return
+        if time.monotonic() > until:
+            named = "; ".join(f"{pid} {command}" for pid, command in sorted(holders.items()))
+            raise SystemExit(
+                f"The old bot is stopped, but {file} is still open in: {named}. Stop that program "
+                "and run migrate.yml again."
+            )
+        time.sleep(0.2)
+
+
+def freeze(wish: dict[str, Any]) -> dict[str, Any]:
+    """Do it, in this order."""
+    file = Path(wish["file"])
+    for path, contents in wish["fence"].items():
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        Path(path).write_text(contents)
+    stop(wish["stop"])
+    wait_until_closed(file, wish["seconds"])
+    mode = file.stat().st_mode & 0o7777
+    file.chmod(0o444)
+    beside = [Path(f"{file}{end}") for end in ("-wal", "-journal")]
+    alone = not any(each.exists() and each.stat().st_size for each in beside)
+    if not alone:
+        copy = Path(wish["out"]).with_name("final.db")
+        try:
+            snapshot.take(str(file), str(copy))
+        except snapshot.SnapshotError as error:
+            raise SystemExit(f"The last snapshot could not be taken: {error}") from None
+        wish = {**wish, "file": str(copy)}
+    packed = parcel.pack(wish)
+    own = packed["sha256"] if alone else parcel.sha256(file)
+    return {**packed, "mode": f"{mode:04o}", "frozen_sha256": own}
+
+
+if __name__ == "__main__":
+    print(json.dumps(freeze(json.load(sys.stdin))))

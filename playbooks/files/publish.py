@@ -1,0 +1,114 @@
+"""Let everybody see the data that waits in the staging schema, and begin to compare it once more.
+
+    publish.py WISH      as root on the bot server, in ferry's venv, with libpq's variables
+
+WISH is JSON: ``schema`` (staging), ``state_file`` and ``state`` (what the record of the migration
+is from now on; on the disk before the new bot may be started), ``unit``, ``user`` and ``command``
+(the comparison and its transient unit).
+
+The tables move into the schema public in one transaction; that touches none of their rows. Then the
+comparison starts, and this returns as soon as its transaction has begun to read: it sees the
+database as it is at that moment, whatever is written later, so the new bot may start beside it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+# Sequences of identity columns, indexes and constraints move with their tables.
+MOVABLE = """
+    SELECT c.relkind, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                    AND d.objid = c.oid AND d.deptype IN ('i', 'a') AND c.relkind = 'S')
+    AND NOT c.relispartition
+"""
+KINDS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE"}
+PATIENCE = 30.0  # seconds
+
+
+def move(connection: psycopg.Connection, schema: str) -> None:
+    """Move everything from the staging schema to public, in the caller's transaction."""
+    for kind, name in connection.execute(MOVABLE, (schema,)).fetchall():
+        connection.execute(
+            sql.SQL("ALTER {} {} SET SCHEMA public").format(
+                sql.SQL(KINDS[kind]), sql.Identifier(schema, name)
+            )
+        )
+    connection.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(schema)))
+
+
+def record(path: Path, user: str, state: dict[str, Any]) -> None:
+    """Put the state on the disk, as a whole."""
+    new = path.with_suffix(".new")
+    with new.open("w") as file:
+        json.dump(state, file, indent=4)
+        file.flush()
+        os.fsync(file.fileno())
+    new.chmod(0o600)
+    shutil.chown(new, user, user)
+    new.rename(path)
+
+
+def compare(wish: dict[str, Any]) -> None:
+    """Start the comparison as a unit that outlives this connection."""
+    for verb in ("stop", "reset-failed"):  # of an earlier run
+        subprocess.run(["systemctl", verb, wish["unit"]], check=False, capture_output=True)
+    names = [name for name in os.environ if name.startswith("PG")]
+    subprocess.run(
+        [
+            "systemd-run",
+            "--quiet",
+            f"--unit={wish['unit']}",
+            f"--uid={wish['user']}",
+            *(f"--setenv={name}={os.environ[name]}" for name in names),
+            *wish["command"],
+        ],
+        check=True,
+    )
+
+
+def wait_for_snapshot(connection: psycopg.Connection, unit: str) -> None:
+    """Return when the comparison's transaction holds its snapshot, or has come to its end."""
+    connection.execute("SET ROLE NONE")  # a role sees what its own sessions do, not what others do
+    seen = None
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        # Twice the same transaction: then it is the long one, not a question before it.
+        now = connection.execute(
+            "SELECT pid, xact_start FROM pg_stat_activity WHERE application_name = 'ferry' "
+            "AND usename = session_user AND backend_xmin IS NOT NULL"
+        ).fetchone()
+        if now is not None and now == seen:
+            return
+        seen = now
+        state = subprocess.run(
+            ["systemctl", "is-active", unit], check=False, capture_output=True, text=True
+        ).stdout.strip()
+        if state not in ("active", "activating"):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"the comparison ({unit}) has not begun to read within {PATIENCE:.0f} s")
+
+
+def main() -> None:
+    """Publish, record, compare."""
+    wish = json.loads(sys.argv[1])
+    with psycopg.connect("", autocommit=True) as connection:
+        with connection.transaction():
+            move(connection, wish["schema"])
+        record(Path(wish["state_file"]), wish["user"], wish["state"])
+        compare(wish)
+        wait_for_snapshot(connection, wish["unit"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""playbooks/files/parcel.py: a file and folders arrive exactly, and only what differs travels."""
+
+import getpass
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+PARCEL = Path(__file__).resolve().parents[2] / "playbooks/files/parcel.py"
+
+
+def parcel(action, wish):
+    argv = [sys.executable, PARCEL, action]
+    done = subprocess.run(argv, input=json.dumps(wish), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class Sides:
+    """Where it comes from and where it goes."""
+
+    def __init__(self, place):
+        self.source, self.here = place / "old", place / "new"
+        for side in (self.source, self.here):
+            (side / "stats").mkdir(parents=True)
+        self.file = self.source / "bot.db"
+
+    def send(self, base="base.db", out="final.db"):
+        """Send once; return what pack and unpack say."""
+        folders = [str(self.here / "stats")]
+        there = parcel("describe", {"file": str(self.here / base), "folders": folders})
+        wish = {"there": there, "file": str(self.file), "out": str(self.source / "parcel")}
+        packed = parcel("pack", {**wish, "folders": [str(self.source / "stats")]})
+        unpacked = parcel(
+            "unpack",
+            {
+                "archive": str(self.source / "parcel"),
+                "base": str(self.here / base),
+                "file": str(self.here / out),
+                "folders": folders,
+                "owner": getpass.getuser(),
+            },
+        )
+        assert (self.here / out).read_bytes() == self.file.read_bytes()
+        return packed, unpacked
+
+
+@pytest.fixture
+def sides(tmp_path):
+    return Sides(tmp_path)
+
+
+def noise(size, seed=1):
+    return random.Random(seed).randbytes(size)  # noqa: S311 - no secret
+
+
+def test_the_first_time_everything_travels(sides):
+    sides.file.write_bytes(noise(300_000))
+    (sides.source / "stats/day").mkdir()
+    (sides.source / "stats/day/a.txt").write_text("round 1")
+    packed, unpacked = sides.send()
+    assert packed["changed"] == packed["blocks"] == 5
+    assert packed == unpacked
+    copy = sides.here / "stats/day/a.txt"
+    assert copy.read_text() == "round 1"
+    assert int(copy.stat().st_mtime) == int((sides.source / "stats/day/a.txt").stat().st_mtime)
+
+
+def test_then_only_the_difference(sides):
+    contents = bytearray(noise(1_000_000))
+    sides.file.write_bytes(contents)
+    (sides.source / "stats/a.txt").write_text("round 1")
+    sides.send(out="base.db")
+    contents[500_000:500_010] = b"x" * 10
+    sides.file.write_bytes(contents)
+    (sides.source / "stats/b.txt").write_text("round 2")
+    packed, _ = sides.send()
+    assert (packed["changed"], packed["files"]) == (1, 1)
+    assert packed["sent"] < 100_000
+    assert sorted(path.name for path in (sides.here / "stats").iterdir()) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("sizes", [(1_000_000, 10), (10, 1_000_000), (70_000, 0), (0, 70_000)])
+def test_files_grow_and_shrink(sides, sizes):
+    for size, out in zip(sizes, ("base.db", "final.db"), strict=True):
+        sides.file.write_bytes(noise(size, seed=size))
+        sides.send(out=out)
+
+
+def test_the_file_may_be_its_own_base(sides):
+    sides.file.write_bytes(noise(200_000))
+    sides.send(out="base.db")
+    sides.file.write_bytes(noise(100_000) + noise(100_000, seed=2))
+    sides.send(out="base.db")
+
+
+def test_a_file_that_arrives_otherwise_is_refused_and_gone(sides):
+    sides.file.write_bytes(noise(200_000))
+    sides.send(out="base.db")
+    wish = {"folders": [], "owner": getpass.getuser(), "file": str(sides.here / "final.db")}
+    # Applied to another base than the one that was described.
+    (sides.here / "other.db").write_bytes(noise(200_000, seed=3))
+    sides.file.write_bytes(noise(100_000) + b"new")
+    there = parcel("describe", {"file": str(sides.here / "base.db"), "folders": []})
+    archive = str(sides.source / "parcel")
+    parcel("pack", {"there": there, "file": str(sides.file), "folders": [], "out": archive})
+    wish |= {"archive": archive, "base": str(sides.here / "other.db")}
+    argv = [sys.executable, PARCEL, "unpack", json.dumps(wish)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is not what was sent" in done.stderr
+    assert not (sides.here / "final.db").exists()
+
+
+def test_an_archive_that_names_a_place_outside_is_refused(sides):
+    sides.file.write_bytes(b"contents")
+    sides.send()
+    archive = sides.source / "parcel"
+    with tarfile.open(archive, "a") as opened:
+        opened.add(sides.file, "folders/stats/../../escaped")
+    wish = {
+        "archive": str(archive),
+        "base": str(sides.here / "base.db"),
+        "file": str(sides.here / "final.db"),
+        "folders": [str(sides.here / "stats")],
+        "owner": getpass.getuser(),
+    }
+    argv = [sys.executable, PARCEL, "unpack", json.dumps(wish)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert not (sides.here / "escaped").exists()
+    assert os.listdir(sides.here / "stats") == []  # noqa: PTH208 - names, not paths
