@@ -187,7 +187,7 @@ def test_a_way_back(page_of):
 def test_the_old_world_is_gone(page_of):
     text = page_of(a_run(cleaned_at="2026-12-01T10:00:00+00:00"))
     assert "removed on 2026-12-01T10:00:00+00:00" in text
-    assert "rollback_mode=partial" in text
+    assert "playbooks/restore.yml" in text
 
 
 def test_the_watch_of_an_earlier_run_is_not_shown(page_of):

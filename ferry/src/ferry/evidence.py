@@ -404,9 +404,9 @@ class _Run:
         elif self.kind == "migration" and (cleaned := self.evidence.get("cleaned_at")):
             return (
                 f"<h2>The way back</h2><p>The old world was removed on {escape(str(cleaned))}, so "
-                "there is no way back to SQLite any more. The bot can still run on the old PC "
-                "against PostgreSQL:</p>"
-                '<pre class="do">ansible-playbook rollback.yml -e rollback_mode=partial</pre>'
+                "there is no way back to SQLite any more. What the database held on an earlier day "
+                "can be restored:</p>"
+                '<pre class="do">ansible-playbook playbooks/restore.yml</pre>'
             )
         elif self.kind == "migration":
             text, command = (
