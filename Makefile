@@ -83,6 +83,7 @@ lock: venv ## Write the hash-locked requirements anew from the *.in files
 	@uv pip compile -q --upgrade --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
 	uv pip compile -q --generate-hashes --python-version 3.11 ferry/pyproject.toml -c requirements.txt -o ferry/requirements.txt
 	uv pip compile -q --generate-hashes --python-version 3.11 --universal reference_bot/requirements.in -c requirements.txt -o reference_bot/requirements.txt
+	uv pip compile -q --upgrade --generate-hashes --python-version 3.11 requirements-mitogen.in -o requirements-mitogen.txt
 
 .PHONY: clean
 clean: demo-clean ## Remove the virtual environment, caches and test machines too
