@@ -44,7 +44,7 @@ FAILED = ".failed"
 TAIL = 30  # lines of a failed program's output that are shown
 HISTORY = 50  # releases that are remembered in the order in which they were healthy
 TRY = """for path in "$@"; do
-  if [ ! -d "$path/" ]; then echo "$path: there is no such directory"
+  if [ -f "$path" ]; then [ -w "$path" ] || echo "$path: permission denied"
   elif ! file=$(mktemp -p "$path" .write-test.XXXXXX 2>&1); then echo "${file#mktemp: }"
   else rm -f -- "$file"
   fi
@@ -463,11 +463,24 @@ class Host:
             Refused: some path cannot be written to; the message names it.
 
         """
+        wanted = [str(self.current / name) for name in self.settings["state_directories"]]
+        wanted += [str(self.var / "matplotlib"), *self.settings["write_paths"]]
+        # With one that is missing systemd makes no sandbox at all, and says so in its own words.
+        problems = [f"{path}: is not there" for path in wanted if not Path(path).exists()]
+        if not problems:
+            problems = self.write_in_sandbox(wanted)
+        if problems:
+            raise Refused(
+                f"{self.name} cannot write where it has to (bot_server_state_directories, "
+                "bot_server_write_paths):\n  " + "\n  ".join(problems)
+            )
+        return {"tried": wanted}
+
+    def write_in_sandbox(self, wanted: list[str]) -> list[str]:
+        """Return what goes wrong, as sentences."""
         unit = f"{self.name}-write-test.service"
         out = Path("/run") / f"{self.name}.write-test"
         text = Path(f"/etc/systemd/system/{self.name}.service").read_text()
-        wanted = [str(self.current / name) for name in self.settings["state_directories"]]
-        wanted += [str(self.var / "matplotlib"), *self.settings["write_paths"]]
         dropped = (
             r"(?m)^(Exec\w+|Type|Restart\w*|OnFailure|StartLimit\w+|Timeout\w+|Watchdog\w+)=.*\n"
         )
@@ -492,12 +505,7 @@ class Host:
                 left.unlink(missing_ok=True)
             subprocess.run(["systemctl", "reset-failed", unit], check=False, capture_output=True)
             subprocess.run(["systemctl", "daemon-reload"], check=True)
-        if problems:
-            raise Refused(
-                f"{self.name} cannot write where it has to (bot_server_state_directories, "
-                "bot_server_write_paths):\n  " + "\n  ".join(problems)
-            )
-        return {"tried": wanted}
+        return problems
 
 
 def as_it_should_be(folder: dict[str, str]) -> bool:
