@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings a Docker engine: installs the distribution's own where there is none and starts it where
-# it does not run, with systemd or without. Does nothing when `docker info` answers.
+# it does not run, with systemd or without. Does nothing when `docker info` answers, but for a kernel
+# setting without which many machines at a time do not boot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,6 +30,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 1
   }
   rm -f "$log"
+fi
+
+# Each machine's systemd takes several of these from one purse; with the usual 128 the twentieth
+# machine does not boot.
+if [ "$(cat /proc/sys/fs/inotify/max_user_instances)" -lt 1024 ]; then
+  echo "raising fs.inotify.max_user_instances to 1024 until the next reboot, for many machines at a time"
+  as_root sysctl -q -w fs.inotify.max_user_instances=1024 ||
+    echo "it stays at $(cat /proc/sys/fs/inotify/max_user_instances): machines may hang while they boot"
 fi
 
 docker_answers && exit 0
