@@ -53,6 +53,8 @@ mkdir "$work/root"
 docker export "$name" | tar -x -C "$work/root" --numeric-owner
 cp /etc/resolv.conf "$work/root/etc/resolv.conf"
 rm -f "$work/root/.dockerenv"
+# New files, since a machine that runs reads its own again when it reboots.
+rm -f "$directory"/{vmlinuz,initrd.img,disk.raw}
 cp -L "$work/root/vmlinuz" "$directory/vmlinuz"
 cp -L "$work/root/initrd.img" "$directory/initrd.img"
 truncate --size 8G "$directory/disk.raw"
