@@ -22,8 +22,8 @@ class Deployment:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def __call__(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """Run it on Debian 12; returns exit code and everything it said."""
+    def begin(self, *options: str, **settings: Any) -> subprocess.Popen[str]:
+        """Start it on Debian 12, in a process group of its own."""
         extra = self.directory / "settings.json"
         extra.write_text(json.dumps(settings))
         environment = os.environ | {
@@ -35,16 +35,21 @@ class Deployment:
         }
         inventory = SCENARIO / "inventory" / "hosts.yml"
         command = ["ansible-playbook", "-i", str(inventory), str(SCENARIO / "converge.yml")]
-        return subprocess.run(
+        return subprocess.Popen(
             [*command, "--limit", "bot", "--extra-vars", f"@{extra}", *options],
             env=environment,
             cwd=REPOSITORY,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            check=False,
-            timeout=300,
+            start_new_session=True,
         )
+
+    def __call__(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; returns exit code and everything it said."""
+        run = self.begin(*options, **settings)
+        said, _ = run.communicate(timeout=600)
+        return subprocess.CompletedProcess(run.args, run.returncode, said)
 
     def source(self, **files: str) -> Path:
         """Return a copy of the test bot in which some files have other contents.

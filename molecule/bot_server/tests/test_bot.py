@@ -137,3 +137,18 @@ def test_public_key_fits_the_private_one(host: Any) -> None:
     private = host.check_output("ssh-keygen -y -f /var/lib/testbot/keys/id_ed25519").split()
     assert public[:2] == private[:2]
     assert public[0] == "ssh-ed25519"
+
+
+def test_what_happens_when_systemd_gives_up(host: Any, service: Any) -> None:
+    assert service("OnFailure") == "testbot-alert.service"
+    host.check_output("systemctl start testbot-alert.service")
+    assert "testbot does not stay up" in host.file("/run/alerted").content_string
+    assert "ALERT" in host.file("/run/motd.d/testbot").content_string
+    host.check_output("rm /run/motd.d/testbot")
+
+
+def test_the_pause_between_starts_grows_where_systemd_can(host: Any, service: Any) -> None:
+    version = int(host.check_output("systemctl --version").split()[1])
+    assert service("StartLimitBurst") == ("20" if version >= 254 else "100")
+    if version >= 254:
+        assert service("RestartMaxDelayUSec") == "1min"

@@ -1,6 +1,9 @@
 """A bad release or a bad setting never stays; nothing secret is said about it."""
 
 import json
+import os
+import signal
+import time
 from typing import Any
 
 testinfra_hosts = ["docker://bot_server-bot"]
@@ -73,6 +76,71 @@ def test_bot_that_never_is_ready(host: Any, deploy: Any, service: Any) -> None:
     assert result.returncode != 0
     assert "is not healthy" in result.stdout
     assert serving(host, service)[0] == release
+
+
+def test_bot_that_ends_with_0_again_and_again(host: Any, deploy: Any, service: Any) -> None:
+    release, _ = serving(host, service)
+    result = deploy(bot_server_environment={"BOT_TOKEN": "f8aeb1-77", "BOT_MODE": "exit-zero"})
+    assert result.returncode != 0
+    assert "is not healthy" in result.stdout
+    assert serving(host, service)[0] == release
+
+
+def test_file_that_the_bot_may_not_read(host: Any, deploy: Any, service: Any) -> None:
+    before = serving(host, service)
+    text = 'VERSION = 5\nSECRET = open("/root/.ssh/authorized_keys").read()\n'
+    result = deploy(bot_server_source_directory=str(deploy.source(bot__helper=HELPER + text)))
+    assert result.returncode != 0
+    assert "PermissionError" in result.stdout
+    assert serving(host, service) == before
+
+
+def test_path_that_is_not_there(host: Any, deploy: Any, service: Any) -> None:
+    """It is found out before the running bot is stopped."""
+    before = serving(host, service)
+    result = deploy(bot_server_write_paths=["/srv/open", "/srv/nowhere"])
+    assert result.returncode != 0
+    assert "cannot write where it has to" in result.stdout
+    assert "/srv/nowhere" in result.stdout
+    assert serving(host, service) == before
+    assert "nowhere" not in host.file("/etc/systemd/system/testbot.service").content_string
+
+
+def test_full_disk(host: Any, deploy: Any, service: Any) -> None:
+    before = serving(host, service)
+    source = deploy.source(bot__helper=HELPER + "VERSION = 6\n")
+    host.run("dd if=/dev/zero of=/opt/testbot/ballast bs=1M")
+    try:
+        result = deploy(bot_server_source_directory=str(source))
+    finally:
+        host.check_output("rm /opt/testbot/ballast")
+    assert result.returncode != 0
+    assert "MiB free" in result.stdout or "No space left on device" in result.stdout
+    assert serving(host, service) == before
+
+
+def test_cut_off_after_the_switch(host: Any, deploy: Any, service: Any) -> None:
+    """Nobody is there to judge the new release; the host's own timer goes back."""
+    release, _ = serving(host, service)
+    mute = "import os\n\nVERSION = 7\nos.environ.pop('NOTIFY_SOCKET', None)\n"
+    source = deploy.source(bot__helper=HELPER + mute)
+    run = deploy.begin(bot_server_source_directory=str(source))
+    while (
+        host.check_output("readlink /opt/testbot/current") == release
+        or service("ActiveState") != "activating"
+    ):
+        assert run.poll() is None
+        time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert "testbot-guard.timer" in host.check_output("systemctl list-timers --no-pager")
+    host.check_output("systemctl start testbot-guard.service")  # as the timer does, minutes later
+    deadline = time.monotonic() + 120
+    while host.check_output("readlink /opt/testbot/current") != release or (
+        service("ActiveState") != "active"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_cut_off_run_is_finished_by_the_next(host: Any, deploy: Any, service: Any) -> None:
