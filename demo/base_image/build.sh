@@ -26,7 +26,7 @@ installed+=,iputils-ping,procps,netbase,nano,less,cron,kmod
 cached="postgresql-$postgresql postgresql-contrib python3-psycopg2 pgbouncer age acl pgbackrest rclone
   ufw fail2ban python3-systemd nftables unattended-upgrades needrestart apt-listchanges systemd-timesyncd
   git rsync sqlite3 gcc libc6-dev $python-venv $python-dev python3-venv python3-pip
-  libpam-tmpdir debsums apt-show-versions libpam-pwquality auditd apparmor lynis"
+  libpam-tmpdir debsums apt-show-versions libpam-pwquality auditd apparmor lynis python3-aiohttp"
 
 # The certificate authorities come from the machine we run on: in some
 # networks nothing else can reach a package index.
