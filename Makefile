@@ -49,7 +49,7 @@ demo-clean: ## Remove everything the demo made
 # --- tests -------------------------------------------------------------------------------------
 
 .PHONY: test
-test: venv images postgres ## Everything: lint, pytest, the Molecule scenarios but vm and replica
+test: venv images postgres ## Everything: lint, pytest, every Molecule scenario but vm
 	@scripts/run_tests.sh all
 
 .PHONY: test-fast
