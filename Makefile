@@ -42,6 +42,10 @@ demo: venv docker ## The whole journey on five local machines: build, migrate, p
 demo-rollback: venv docker ## Go back to the old PC and show that no row is missing
 	@demo/run.sh rollback
 
+.PHONY: bench-cutover
+bench-cutover: venv docker ## The demo's downtime with longer histories: BENCH_ROWS="100000 1000000"
+	@demo/run.sh bench
+
 .PHONY: demo-clean
 demo-clean: ## Remove everything the demo made
 	@demo/run.sh clean
@@ -83,7 +87,6 @@ lock: venv ## Write the hash-locked requirements anew from the *.in files
 	@uv pip compile -q --upgrade --generate-hashes --python-version 3.11 requirements.in -o requirements.txt
 	uv pip compile -q --generate-hashes --python-version 3.11 ferry/pyproject.toml -c requirements.txt -o ferry/requirements.txt
 	uv pip compile -q --generate-hashes --python-version 3.11 --universal reference_bot/requirements.in -c requirements.txt -o reference_bot/requirements.txt
-	uv pip compile -q --upgrade --generate-hashes --python-version 3.11 requirements-mitogen.in -o requirements-mitogen.txt
 
 .PHONY: clean
 clean: demo-clean ## Remove the virtual environment, caches and test machines too

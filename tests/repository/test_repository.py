@@ -63,7 +63,6 @@ def test_every_link_in_the_documents_leads_somewhere():
 def test_requirements_are_pinned_by_hash():
     for path in [
         ROOT / "requirements.txt",
-        ROOT / "requirements-mitogen.txt",
         ROOT / "ferry/requirements.txt",
         ROOT / "reference_bot/requirements.txt",
     ]:

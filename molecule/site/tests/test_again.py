@@ -1,0 +1,34 @@
+"""site.yml on the finished servers once more, and what strangers' tools say of them."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def play(playbook, *arguments, **environment):
+    """Run a playbook as a user does; return what it printed. It must succeed."""
+    result = subprocess.run(
+        ["ansible-playbook", "-i", "molecule/site/inventory", playbook, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "ETL_CACHE": str(ROOT / ".cache")} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_mitogen_finds_nothing_to_change():
+    said = play("site.yml", ANSIBLE_STRATEGY="mitogen_linear")
+    changed = dict(re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", said, re.MULTILINE))
+    assert changed == {"bot-vps": "0", "database-vps": "0", "localhost": "0"}
+
+
+def test_the_audit_finds_nothing_that_falls_short(tmp_path):
+    report = tmp_path / "audit.txt"
+    play("playbooks/audit.yml", "-e", f"audit_report={report}")
+    assert "database-vps" in report.read_text()
+    print(report.read_text())
