@@ -2,6 +2,7 @@
 # The demo: the product's own playbooks against five local machines.
 #
 #   run.sh journey | rollback | clean      (make demo | make demo-rollback | make demo-clean)
+#   run.sh bench                           (make bench-cutover)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,12 +26,12 @@ play() { # what-it-does playbook
 }
 
 # The stage that only prepares the world is told in a line; its log is kept.
-quietly() { # what-it-does playbook
+quietly() { # what-it-does playbook arguments…
   step=$((step + 1))
   say "$step. $1"
   local log
   log=$logs/$(printf %02d $step)-$(basename "$2" .yml).log
-  ansible-playbook "$2" >"$log" 2>&1 || { cat "$log"; echo "This step failed; its output is above and in $log" >&2; exit 1; }
+  ansible-playbook "${@:2}" >"$log" 2>&1 || { cat "$log"; echo "This step failed; its output is above and in $log" >&2; exit 1; }
 }
 
 journey() {
@@ -60,6 +61,21 @@ rollback() {
   cat "$logs/rollback_summary.txt"
 }
 
+# How long nobody answers while the bot moves, by the length of its history. Each size is moved and brought back.
+bench() {
+  docker inspect demo-old-pc >/dev/null 2>&1 || journey
+  local rows figures=artifacts/demo/cutover.txt
+  rm -f "$figures"
+  for rows in ${BENCH_ROWS:-16000 100000 1000000}; do
+    ! grep -q '"stage": "settled"' artifacts/demo/migration.json || quietly "The bot is brought back to the old PC" rollback.yml
+    quietly "Its history gets $rows rows" demo/grow.yml --extra-vars "rows=$rows"
+    quietly "The move" migrate.yml --extra-vars migrate_watch_minutes=0
+    python demo/files/cutover_figures.py artifacts/demo "$figures"
+  done
+  say "done"
+  cat "$figures"
+}
+
 clean() {
   if docker info >/dev/null 2>&1; then
     docker ps -aq --filter label=etl.world=demo | xargs -r docker rm -f -v >/dev/null
@@ -71,6 +87,6 @@ clean() {
 }
 
 case ${1:-} in
-  journey | rollback | clean) "$1" ;;
-  *) echo "usage: demo/run.sh journey|rollback|clean" >&2; exit 2 ;;
+  journey | rollback | bench | clean) "$1" ;;
+  *) echo "usage: demo/run.sh journey|rollback|bench|clean" >&2; exit 2 ;;
 esac
