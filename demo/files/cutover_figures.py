@@ -25,7 +25,7 @@ def line(artifacts: Path) -> str:
         for stage in evidence["stages"]
     }
     cells = [
-        f"{sum(table['source_rows'] for table in tables):,}",
+        f"{sum(table['rows_sqlite'] for table in tables):,}",
         f"{evidence['downtime_seconds']:.1f}",
         *(took[name] for name in ("freeze", "sync", "go live", "rehearse", "verify")),
     ]
