@@ -153,6 +153,37 @@ def test_cut_off_run_is_finished_by_the_next(host: Any, deploy: Any, service: An
     assert serving(host, service)[1] != process
 
 
+SETUP = """from setuptools import Extension, setup
+
+setup(name="swift", version="1", ext_modules=[Extension("swift", ["swift.c"])])
+"""
+SWIFT = """#include <Python.h>
+
+static struct PyModuleDef swift = {PyModuleDef_HEAD_INIT, "swift"};
+
+PyMODINIT_FUNC PyInit_swift(void) { return PyModule_Create(&swift); }
+"""
+
+
+def test_packages_for_the_build_are_removed_again(host: Any, deploy: Any) -> None:
+    """A package of the requirements is written in C, and the host has no compiler."""
+    packages = ["gcc", "libc6-dev", "python3-dev"]
+    installed = "dpkg-query --show --showformat '${Package} ${Status}\\n' | grep 'ok installed'"
+    before = host.check_output(installed)
+    assert "gcc " not in before
+    source = deploy.source(bot__helper="import swift\n\nVERSION = 8 if swift else 0\n")
+    (source / "swift").mkdir()
+    (source / "swift/setup.py").write_text(SETUP)
+    (source / "swift/swift.c").write_text(SWIFT)
+    with (source / "requirements.txt").open("a") as requirements:
+        requirements.write("./swift\n")
+    settings = {"bot_server_build_packages": packages, "bot_server_build_packages_removed": True}
+    result = deploy(bot_server_source_directory=str(source), **settings)
+    assert result.returncode == 0, result.stdout
+    assert "version 8" in host.check_output("tail -n 1 /var/lib/testbot/logs/bot.log")
+    assert host.check_output(installed) == before
+
+
 def test_new_release_runs_and_old_ones_go(host: Any, deploy: Any, service: Any) -> None:
     before, _ = serving(host, service)
     source = deploy.source(bot__helper=HELPER + "VERSION = 4\n")

@@ -24,6 +24,7 @@ revert    go back to what was healthy last, configuration included; mark the oth
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import hashlib
 import json
@@ -35,9 +36,13 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Of the commands with one word only one works at a time: what a run that was killed has begun goes
+# on here to its end, perhaps beside the next run. Going back does not wait for a build.
+ALONE = {"prepare": "build", "settle": "verdict", "revert": "verdict", "guard": "verdict"}
 # A release is complete when this file is in it; it is written last.
 COMPLETE = ".release.json"
 FAILED = ".failed"
@@ -82,6 +87,16 @@ class Host:
         self.deployed = self.opt / "deployed.json"
         self.last_good = self.opt / "last_good"
         self.configuration = [Path(path) for path in settings["configuration"]]
+
+    @contextlib.contextmanager
+    def alone(self, command: str) -> Iterator[None]:
+        """Wait until nobody else does what excludes the command; the kernel frees it at our end."""
+        if command not in ALONE:
+            yield
+            return
+        with (self.opt / f".{ALONE[command]}").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            yield
 
     # -- state
 
@@ -262,8 +277,9 @@ class Host:
         self.cache.chmod(0o750)
         os.chown(self.cache, user.pw_uid, user.pw_gid)
         writable = [f"ReadWritePaths={venv}", f"ReadWritePaths={self.cache}"]
-        if local:
-            os.chown(release, user.pw_uid, user.pw_gid)
+        if local:  # a build leaves files beside its source
+            for path in (release, *release.rglob("*")):
+                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
             writable.append(f"ReadWritePaths={release}")
         make = [python, "-m", "venv", str(venv)]
         self.sandboxed("making the virtual environment", make, release, writable)
@@ -534,9 +550,10 @@ def copy_with_owner(source: str | Path, target: str | Path) -> None:
 def main() -> None:
     """Carry out the command and print its answer; exit code 3 is a refusal with its reason."""
     host = Host(json.loads(sys.argv[2]))
+    command = {"try": "sandbox_test"}.get(sys.argv[1], sys.argv[1])
     try:
-        command = {"try": "sandbox_test"}.get(sys.argv[1], sys.argv[1])
-        print(json.dumps(getattr(host, command)()))
+        with host.alone(command):
+            print(json.dumps(getattr(host, command)()))
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         raise SystemExit(3) from None
