@@ -221,6 +221,7 @@ class TestUpdates:
         while not host.file("/var/lib/refbot-lock/holder.json").exists:
             assert first.poll() is None
         assert "deploy.yml is at work, started by" in said(deploy("version=v1"), 2)
+        assert "deploy.yml is at work, started by" in said(play("site.yml"), 2)
         assert "runs and is healthy" in said(first, 0)
         assert not host.file("/var/lib/refbot-lock/holder.json").exists
 

@@ -94,6 +94,11 @@ def test_wrong_passwords_for_the_database_are_counted():
     assert status.rc == 0, status.stderr
 
 
+def test_the_lock_was_taken_and_given_back():
+    lock = machine("bot-vps").file("/var/lib/etlegacy-bot-lock")
+    assert lock.listdir() == ["guard"]
+
+
 def test_ferry_runs_as_nobody_s_friend():
     bot = machine("bot-vps")
     assert bot.check_output("ferry --version")
