@@ -2,6 +2,8 @@
 
     schema_migrations.py plan DIRECTORY     say what is due; changes nothing
     schema_migrations.py apply DIRECTORY    apply it
+    schema_migrations.py try DIRECTORY      run all on the tables of the search_path (PGOPTIONS)
+                                            and undo it
 
 The files are called ``NUMBER_words.sql`` (``0002_add_season.sql``); the connection comes from
 libpq's variables (PGHOST, PGUSER, PGPASSFILE …). Each file runs in one transaction together with
@@ -18,8 +20,13 @@ TABLE IF NOT EXISTS, names without a schema). Whether they are the same is found
 file's tables in an empty schema, in a transaction that is rolled back, and comparing columns; a
 column that is missing is refused.
 
+**Tables that come from elsewhere**, while nobody uses them yet, are fit for the bot if none of the
+files fails on them, and none adds, changes or takes away a column: then their own bot has seen to
+that already. ``try`` says so, or refuses.
+
 Prints JSON. ``plan``: ``due``, ``applied``, ``unknown`` (names), ``tables`` (count in public),
 ``role``. ``apply``: ``applied``, ``remarks`` (columns whose type differs from the first file's).
+``try``: ``tried`` (names).
 Exit codes as ferry's: 0; 3 refused or failed, with a message on standard error; 5 no connection.
 Needs psycopg 3.
 """
@@ -241,13 +248,34 @@ def apply(connection: psycopg.Connection, files: list[Migration]) -> dict[str, o
     return {"applied": done, "remarks": remarks}
 
 
+def attempt(connection: psycopg.Connection, files: list[Migration]) -> dict[str, object]:
+    """Run all files in one transaction that is rolled back.
+
+    Raises:
+        Refused: one fails, or the tables have other columns afterwards.
+
+    """
+    schema = connection.execute("SELECT current_schema()").fetchone()
+    with connection.transaction(force_rollback=True):
+        before = set(connection.execute(COLUMNS, schema).fetchall())
+        for migration in files:
+            try:
+                connection.execute(migration.text)
+            except psycopg.Error as error:
+                raise Refused(f"{migration.name} fails on them: {str(error).strip()}") from error
+            after = set(connection.execute(COLUMNS, schema).fetchall())
+            if other := sorted({f"{table}.{column}" for table, column, _ in after ^ before}):
+                raise Refused(f"{migration.name} adds or changes {', '.join(other)}")
+    return {"tried": [migration.name for migration in files]}
+
+
 def main() -> int:
     """Carry out the command; return the exit code."""
     command, directory = sys.argv[1], Path(sys.argv[2])
     try:
         files = read(directory)
         with psycopg.connect(autocommit=True, application_name="schema_migrations") as connection:
-            answer = {"plan": plan, "apply": apply}[command](connection, files)
+            answer = {"plan": plan, "apply": apply, "try": attempt}[command](connection, files)
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         return 3

@@ -176,5 +176,68 @@ def test_a_database_filled_by_ferry_is_recognised(
         check=True,
         capture_output=True,
     )
+    assert migrate("try", ROOT / "reference_bot/migrations") == {"tried": ["0001_tables.sql"]}
     answer = migrate("apply", ROOT / "reference_bot/migrations")
     assert answer == {"applied": ["0001_tables.sql"], "remarks": []}
+
+
+# -- try: tables of an old bot, in a schema that no bot sees
+
+
+@pytest.fixture
+def staged(sql: Any, directory: Path, database: Database) -> Any:
+    """Fill a schema as ferry does; the function returned tries the files on it."""
+    sql("CREATE SCHEMA staging")
+    sql("CREATE TABLE staging.rounds (id bigint PRIMARY KEY, map_name text NOT NULL)")
+    sql("INSERT INTO staging.rounds VALUES (1, 'supply')")
+
+    def attempt() -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, SCRIPT, "try", directory],
+            env=os.environ | database.environment | {"PGOPTIONS": "-c search_path=staging"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return attempt
+
+
+def test_files_that_change_no_column_fit_and_leave_nothing(
+    staged: Any, directory: Path, sql: Any
+) -> None:
+    (directory / "0002_index.sql").write_text(
+        "CREATE INDEX rounds_map ON rounds (map_name); UPDATE rounds SET map_name = 'goldrush';"
+    )
+    assert staged() == (0, '{"tried": ["0001_tables.sql", "0002_index.sql"]}\n')
+    assert sql("SELECT map_name FROM staging.rounds") == [("supply",)]
+    assert sql("SELECT count(*) FROM pg_indexes WHERE schemaname = 'staging'") == [(1,)]
+    assert sql("SELECT to_regclass('public.rounds')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("ALTER TABLE rounds ADD season integer", "0002_more.sql adds or changes rounds.season"),
+        ("ALTER TABLE rounds DROP map_name", "0002_more.sql adds or changes rounds.map_name"),
+        ("ALTER TABLE rounds ALTER id TYPE integer", "0002_more.sql adds or changes rounds.id"),
+        ("CREATE TABLE seasons (id integer)", "0002_more.sql adds or changes seasons.id"),
+        ("UPDATE rounds SET season = 1", '0002_more.sql fails on them: column "season" of'),
+    ],
+)
+def test_files_that_the_tables_of_the_old_bot_lack_are_refused(
+    staged: Any, directory: Path, sql: Any, text: str, complaint: str
+) -> None:
+    (directory / "0002_more.sql").write_text(text)
+    code, said = staged()
+    assert code == 3
+    assert complaint in said
+    assert sql("SELECT * FROM staging.rounds") == [(1, "supply")]
+
+
+def test_what_the_tables_of_the_old_bot_have_already_is_no_difference(
+    staged: Any, directory: Path
+) -> None:
+    (directory / "0002_name.sql").write_text("ALTER TABLE rounds ADD IF NOT EXISTS map_name text")
+    assert staged()[0] == 0
