@@ -23,6 +23,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
+build_release = load("build_release")
 releases = load("releases")
 health_gate = load("health_gate")
 
@@ -161,7 +162,7 @@ def test_what_would_not_start_is_named(tmp_path: Path, files: dict[str, str], pr
 
 
 @pytest.fixture
-def bot(tmp_path: Path) -> Any:
+def settings(tmp_path: Path) -> dict[str, Any]:
     """A bot's folders in a temporary directory."""
     place = {name: str(tmp_path / name) for name in ("opt", "etc", "state")}
     for path in (*place.values(), place["opt"] + "/releases", place["opt"] + "/venvs"):
@@ -170,6 +171,16 @@ def bot(tmp_path: Path) -> Any:
     unit.write_text("[Service]\n")
     settings = {"name": "testbot", "requirements": "requirements.txt", "kept": 2} | place
     settings["configuration"] = [str(unit), place["etc"] + "/environment", "/no/such/file"]
+    return settings
+
+
+@pytest.fixture
+def builder(settings: dict[str, Any]) -> Any:
+    return build_release.Builder(settings)
+
+
+@pytest.fixture
+def bot(settings: dict[str, Any]) -> Any:
     return releases.Host(settings)
 
 
@@ -190,26 +201,28 @@ def make_current(bot: Any, path: Path) -> None:
     bot.current.symlink_to(path)
 
 
-def test_merge_markers_are_refused_with_their_line(bot: Any, tmp_path: Path) -> None:
+def test_merge_markers_are_refused_with_their_line(builder: Any, tmp_path: Path) -> None:
     root = write(tmp_path / "r", {"requirements.txt": "a==1\n<<<<<<< HEAD\nb==1\n"})
-    with pytest.raises(releases.Refused, match=r"requirements.txt, line 2: merge marker '<<<<<<<'"):
-        bot.requirement_files(root)
+    with pytest.raises(
+        build_release.Refused, match=r"requirements.txt, line 2: merge marker '<<<<<<<'"
+    ):
+        builder.requirement_files(root)
 
 
-def test_included_files_count_and_have_to_be_there(bot: Any, tmp_path: Path) -> None:
+def test_included_files_count_and_have_to_be_there(builder: Any, tmp_path: Path) -> None:
     files = {"requirements.txt": "-r more/base.txt\n", "more/base.txt": "-c pins.txt\nb\n"}
     root = write(tmp_path / "r", files)
-    with pytest.raises(releases.Refused, match=r"more/pins.txt is included, but is not there"):
-        bot.requirement_files(root)
+    with pytest.raises(build_release.Refused, match=r"more/pins.txt is included, but is not there"):
+        builder.requirement_files(root)
     write(root, {"more/pins.txt": "b==1\n"})
-    found, local = bot.requirement_files(root)
+    found, local = builder.requirement_files(root)
     assert [path.name for path in found] == ["requirements.txt", "base.txt", "pins.txt"]
     assert not local
 
 
 @pytest.mark.parametrize("line", ["-e .", ".", "./wheels/a.whl", "a @ file:///x", "--editable lib"])
-def test_local_paths_are_noticed(bot: Any, tmp_path: Path, line: str) -> None:
-    assert bot.requirement_files(write(tmp_path / "r", {"requirements.txt": line + "\n"}))[1]
+def test_local_paths_are_noticed(builder: Any, tmp_path: Path, line: str) -> None:
+    assert builder.requirement_files(write(tmp_path / "r", {"requirements.txt": line + "\n"}))[1]
 
 
 def test_old_and_failed_releases_go_but_never_the_current(bot: Any) -> None:
@@ -305,12 +318,12 @@ def test_the_last_healthy_ones_stay_however_old_their_build_is(bot: Any) -> None
     assert {path.name for path in bot.releases.iterdir()} == {"a", "c"}
 
 
-def test_nothing_is_built_on_a_full_disk(bot: Any) -> None:
+def test_nothing_is_built_on_a_full_disk(builder: Any) -> None:
     with pytest.raises(
-        releases.Refused, match=r"opt has \d+ MiB free, and bot_server_minimum_free"
+        build_release.Refused, match=r"opt has \d+ MiB free, and bot_server_minimum_free"
     ):
-        bot.check_room(10**9)
-    bot.check_room(0)
+        builder.check_room(10**9)
+    builder.check_room(0)
 
 
 @pytest.mark.parametrize("judged", ["healthy", "never"])

@@ -9,8 +9,6 @@ JSON on standard output.
 state     what runs, which release is current, which are complete, which was healthy last, which one
           ``previous`` would go back to, and which of ``folders`` (path, owner, group, mode) and
           ``files`` (the same and sha256) are not as they should be
-prepare   makes a release that lies in OPT/releases/ID ready: links to the state, virtual
-          environment, byte code, import check; then it counts as complete. Changes nothing else.
 try       lets the bot's user write, in the unit's own sandbox, wherever the bot wants to
 arm       from now on this host itself goes back in so many ``seconds``, unless disarmed: whoever
           deploys may lose the connection
@@ -40,13 +38,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Of the commands with one word only one works at a time: what a run that was killed has begun goes
-# on here to its end, perhaps beside the next run. Going back does not wait for a build.
-ALONE = {"prepare": "build", "settle": "verdict", "revert": "verdict", "guard": "verdict"}
-# A release is complete when this file is in it; it is written last.
+# Only one of these works at a time: what a run that was killed has begun goes on here to its end,
+# perhaps beside the next run, and the host's own timer may come in between.
+ONE_AT_A_TIME = ("settle", "revert", "guard")
+# A release is complete when this file is in it (build_release.py).
 COMPLETE = ".release.json"
 FAILED = ".failed"
-TAIL = 30  # lines of a failed program's output that are shown
 HISTORY = 50  # releases that are remembered in the order in which they were healthy
 TRY = """for path in "$@"; do
   if [ -f "$path" ]; then [ -w "$path" ] || echo "$path: permission denied"
@@ -57,7 +54,7 @@ done"""
 
 
 class Refused(Exception):
-    """The release cannot be used; the message says why."""
+    """The release or its configuration cannot be used; the message says why."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -82,19 +79,15 @@ class Host:
         self.var = Path(settings["state"])
         self.releases = self.opt / "releases"
         self.venvs = self.opt / "venvs"
-        self.cache = Path("/var/cache") / self.name
         self.current = self.opt / "current"
         self.deployed = self.opt / "deployed.json"
         self.last_good = self.opt / "last_good"
         self.configuration = [Path(path) for path in settings["configuration"]]
 
     @contextlib.contextmanager
-    def alone(self, command: str) -> Iterator[None]:
-        """Wait until nobody else does what excludes the command; the kernel frees it at our end."""
-        if command not in ALONE:
-            yield
-            return
-        with (self.opt / f".{ALONE[command]}").open("w") as guard:
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody else does such a thing; the kernel frees it at our end."""
+        with (self.opt / ".verdict").open("w") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
             yield
 
@@ -160,208 +153,6 @@ class Host:
         for path in sorted(path for path in self.configuration if path.is_file()):
             digest.update(f"{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
-
-    # -- prepare
-
-    def prepare(self) -> dict[str, Any]:
-        """Make an unpacked release complete.
-
-        Raises:
-            Refused: it lacks something or would not start.
-
-        """
-        begin = time.monotonic()
-        release = self.releases / self.settings["release"]
-        self.check_room(self.settings["minimum_free_mb"])
-        for what in ("entry_point", "requirements"):
-            if not (release / self.settings[what]).is_file():
-                raise Refused(
-                    f"the source has no file {self.settings[what]!r} (bot_server_{what} says so)"
-                )
-        self.link_state(release)
-        venv, made = self.virtual_environment(release)
-        link = release / ".venv"
-        if link.is_symlink() or link.is_file():
-            link.unlink()
-        elif link.exists():
-            shutil.rmtree(link)
-        link.symlink_to(os.path.relpath(venv, release))
-        warnings = self.byte_compile(release)
-        self.check_imports(release)
-        write_atomically(
-            release / COMPLETE,
-            json.dumps({"source": self.settings["source"], "built_at": int(time.time())}) + "\n",
-        )
-        return {
-            "venv": "made" if made else "reused",
-            "warnings": warnings,
-            "seconds": round(time.monotonic() - begin, 1),
-        }
-
-    def check_room(self, wanted: int) -> None:
-        """Make sure that a build and what follows it do not fill a disk.
-
-        Raises:
-            Refused: less than so many MiB are left somewhere.
-
-        """
-        for path in (self.opt, self.var, self.etc):
-            free = shutil.disk_usage(path).free // 2**20
-            if free < wanted:
-                raise Refused(
-                    f"{path} has {free} MiB free, and bot_server_minimum_free_mb wants {wanted}: "
-                    "make room (journalctl --vacuum-size, apt-get clean), or keep fewer releases"
-                )
-
-    def link_state(self, release: Path) -> None:
-        """Put links to the state where the bot expects the directories it writes to."""
-        for directory in self.settings["state_directories"]:
-            link = release / directory
-            if link.is_dir() and not link.is_symlink():
-                shutil.rmtree(link)  # what a source carries there is not the bot's state
-            link.unlink(missing_ok=True)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(self.var / directory)
-
-    def requirement_files(self, release: Path) -> tuple[list[Path], bool]:
-        """Return the requirements file with all it includes, and whether one names a local path.
-
-        Raises:
-            Refused: a file is missing or is not a requirements file.
-
-        """
-        files = [release / self.settings["requirements"]]
-        local = False
-        for path in files:
-            if not path.is_file():
-                raise Refused(f"{path.relative_to(release)} is included, but is not there")
-            for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
-                if re.match(r"(<{7}|={7}|>{7}|\|{7})( |$)", line):
-                    where = f"{path.relative_to(release)}, line {number}"
-                    raise Refused(f"{where}: merge marker {line[:7]!r}, a merge was not finished")
-                included = re.match(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]*([^\s#]+)", line)
-                if included and "://" not in included[1]:
-                    other = (path.parent / included[1]).resolve()
-                    if other not in files:
-                        files.append(other)
-                local |= bool(re.match(r"\s*(-e\b|--editable\b|\.{0,2}/|\.\s*$|.*@\s*file:)", line))
-        return files, local
-
-    def virtual_environment(self, release: Path) -> tuple[Path, bool]:
-        """Return the environment for the release's requirements and whether it had to be made.
-
-        It is named by the interpreter and the text of the requirements, so releases with the same
-        ones share it, and a build that was cut off is made anew.
-        """
-        files, local = self.requirement_files(release)
-        python = self.settings["python"]
-        version = subprocess.run(
-            [python, "-c", "import sys; print(sys.version_info[:2], sys.executable)"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        key = hashlib.sha256(version.encode())
-        for path in files:
-            key.update(path.read_bytes() + b"\0")
-        if local:
-            key.update(release.name.encode())
-        venv = self.venvs / key.hexdigest()[:12]
-        if (venv / COMPLETE).exists():
-            return venv, False
-        shutil.rmtree(venv, ignore_errors=True)
-        venv.mkdir(parents=True)
-        user = pwd.getpwnam(self.name)
-        os.chown(venv, user.pw_uid, user.pw_gid)
-        self.cache.mkdir(exist_ok=True)
-        self.cache.chmod(0o750)
-        os.chown(self.cache, user.pw_uid, user.pw_gid)
-        writable = [f"ReadWritePaths={venv}", f"ReadWritePaths={self.cache}"]
-        if local:  # a build leaves files beside its source
-            for path in (release, *release.rglob("*")):
-                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-            writable.append(f"ReadWritePaths={release}")
-        make = [python, "-m", "venv", str(venv)]
-        self.sandboxed("making the virtual environment", make, release, writable)
-        pip = [f"{venv}/bin/python", "-m", "pip", "install", "--quiet", "--no-input"]
-        pip += ["--disable-pip-version-check", "--use-pep517", "--cache-dir", f"{self.cache}/pip"]
-        pip += ["--requirement", self.settings["requirements"]]
-        self.sandboxed(f"pip install -r {self.settings['requirements']}", pip, release, writable)
-        for path in [*(release.rglob("*") if local else ()), release, *venv.rglob("*"), venv]:
-            os.chown(path, 0, 0, follow_symlinks=False)
-        (venv / COMPLETE).write_text("{}\n")
-        return venv, True
-
-    def byte_compile(self, release: Path) -> list[str]:
-        """Compile the release, since the bot itself may not write there.
-
-        Returns:
-            The files that are not Python, as sentences; whether one matters is the import check's
-            business.
-
-        """
-        result = subprocess.run(
-            [str(release / ".venv/bin/python"), "-m", "compileall", "-qq", "-x", r"/\.venv/", "."],
-            cwd=release,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [] if result.returncode == 0 else ["some files of the source do not compile"]
-
-    def check_imports(self, release: Path) -> None:
-        """Import what the entry point imports: as the bot, without a network, state thrown away.
-
-        Raises:
-            Refused: it would not start.
-
-        """
-        properties = ["PrivateNetwork=yes", f"TemporaryFileSystem={self.var}:mode=0777"]
-        if self.settings["environment_file"]:
-            properties.append(f"EnvironmentFile={self.settings['environment_file']}")
-        command = [str(release / ".venv/bin/python"), str(release / ".import_check.py")]
-        directories = [str(self.var / name) for name in self.settings["state_directories"]]
-        script = 'mkdir -p -- "${@:3}" && exec "$1" "$2" "$0"'
-        out = self.sandboxed(
-            "the import check",
-            ["bash", "-c", script, self.settings["entry_point"], *command, *directories],
-            release,
-            properties,
-        )
-        problems = json.loads(out.splitlines()[-1])["problems"]
-        if problems:
-            raise Refused("it would not start:\n  " + "\n  ".join(problems))
-
-    def sandboxed(self, what: str, argv: list[str], cwd: Path, properties: list[str]) -> str:
-        """Run a program as the bot's user, who may write nothing but what ``properties`` opens.
-
-        What a package runs while it is built is foreign code: it sees neither the bot's settings
-        nor its state.
-
-        Raises:
-            Refused: it failed; the message ends with its last lines.
-
-        """
-        rules = ["ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "PrivateDevices=yes"]
-        rules += ["NoNewPrivileges=yes", "CapabilityBoundingSet=", "UMask=0022"]
-        rules += ["RuntimeMaxSec=1800"]
-        if not any(rule.startswith("TemporaryFileSystem=") for rule in properties):
-            rules += [f"InaccessiblePaths={self.etc}", f"InaccessiblePaths={self.var}"]
-        command = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
-        command += [f"--uid={self.name}", f"--gid={self.name}", f"--working-directory={cwd}"]
-        command += [item for rule in (*rules, *properties) for item in ("--property", rule)]
-        result = subprocess.run(
-            [*command, "--", *argv],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode:
-            tail = (result.stderr or result.stdout).strip().splitlines()[-TAIL:]
-            failed = f"{what} failed (exit status {result.returncode}):"
-            raise Refused("\n  ".join([failed, *tail]))
-        return result.stdout
 
     # -- settle and revert
 
@@ -552,7 +343,7 @@ def main() -> None:
     host = Host(json.loads(sys.argv[2]))
     command = {"try": "sandbox_test"}.get(sys.argv[1], sys.argv[1])
     try:
-        with host.alone(command):
+        with host.alone() if command in ONE_AT_A_TIME else contextlib.nullcontext():
             print(json.dumps(getattr(host, command)()))
     except Refused as refusal:
         print(refusal, file=sys.stderr)
