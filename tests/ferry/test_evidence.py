@@ -184,6 +184,19 @@ def test_a_way_back(page_of):
     assert "What came after the move, and was brought back table new changed deleted rounds" in text
 
 
+@pytest.mark.parametrize(
+    ("mode", "serves", "undo"),
+    [
+        ("partial", "from the old PC, on PostgreSQL", "playbooks/return.yml"),
+        ("restore", "as it was before the move", "ansible-playbook migrate.yml"),
+    ],
+)
+def test_another_way_back(page_of, mode, serves, undo):
+    text = page_of(a_run(kind="rollback", rollback_mode=mode))
+    assert serves in text
+    assert undo in text
+
+
 def test_the_old_world_is_gone(page_of):
     text = page_of(a_run(cleaned_at="2026-12-01T10:00:00+00:00"))
     assert "removed on 2026-12-01T10:00:00+00:00" in text

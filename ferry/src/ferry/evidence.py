@@ -57,6 +57,12 @@ _TITLES = {
     "rollback": "The bot's way back to the old PC",
 }
 
+_BACK = {  # by rollback_mode
+    "instant": "The old bot serves again, with what players did meanwhile.",
+    "partial": "The old bot serves again, from the old PC, on PostgreSQL.",
+    "restore": "The old bot serves again, with the SQLite file as it was before the move.",
+}
+
 
 def is_evidence(document: object) -> bool:
     """Tell the evidence of a run from a report of ferry."""
@@ -210,7 +216,7 @@ class _Run:
             {
                 "rehearsal": "The rehearsal went well. The old bot went on working meanwhile.",
                 "migration": "The new bot serves, on PostgreSQL.",
-                "rollback": "The old bot serves again, with what players did meanwhile.",
+                "rollback": _BACK[str(self.evidence.get("rollback_mode") or "instant")],
             }[self.kind]
         ]
         if proof is None:
@@ -415,6 +421,8 @@ class _Run:
                 "move at the earliest:",
                 "rollback.yml",
             )
+        elif self.done and self.evidence.get("rollback_mode") == "partial":
+            text, command = "The bot can return to the bot server:", "playbooks/return.yml"
         elif self.done:
             text, command = "The move can be made again:", "migrate.yml"
         else:

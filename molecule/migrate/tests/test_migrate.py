@@ -127,6 +127,7 @@ def test_the_evidence_is_on_the_control_machine():
     assert state["stage"] == "settled"
     assert state["downtime_seconds"] > 0
     assert state["legacy_database_mode"] == "0644", "noted before the file was made read-only"
+    assert state["cleaned_at"] is None, "the cleanup was that of an earlier move"
     proof = json.loads((ARTIFACTS / "verify.json").read_text())
     assert proof["exit_code"] == 0
     assert all(table["equal"] for table in proof["tables"])
