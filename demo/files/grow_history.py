@@ -46,7 +46,7 @@ def grow(path: str, rows: int) -> int:
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         for table in ("rounds", *PARTS)
     )
-    day = "date(round_date, '-' || 7 * :copy || ' days')"
+    day = "date(round_date, '-' || (7 * :copy) || ' days')"
     statements = [
         copy_of(
             connection,
