@@ -69,6 +69,7 @@ def compare(wish: dict[str, Any]) -> None:
             "--quiet",
             f"--unit={wish['unit']}",
             f"--uid={wish['user']}",
+            "--nice=19",  # the bot that starts beside it comes first
             *(f"--setenv={name}={os.environ[name]}" for name in names),
             *wish["command"],
         ],
