@@ -5,7 +5,12 @@
 Lies in one directory with parcel.py, open_files.py and snapshot.py (prepare_legacy.yml puts them
 there). WISH is JSON, that of ``parcel.py pack`` and: ``fence`` ({path: contents} of the drop-ins
 that make every start fail), ``stop`` (a command for the shell), ``seconds`` (how long a program may
-take to let go of the file after that).
+take to let go of the file after that) and ``handed_over`` (null, or ``sha256`` and ``minutes``).
+
+With ``handed_over`` the old bot was stopped by hand on a PC that Ansible cannot reach, and this
+runs where its file was brought to: nothing is fenced or stopped, no root is wanted, and the file
+has to be the one whose SHA-256 was read on that PC, whole, and written to at most so many minutes
+ago.
 
 The file becomes read-only. Where a -wal or a -journal with contents lies beside it (the bot was
 killed), a snapshot is packed instead, for SQLite would have to join the two; the file itself stays
@@ -17,6 +22,7 @@ Standard library only, Python 3.8 or later.
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -57,18 +63,58 @@ def wait_until_closed(file: Path, seconds: float) -> None:
         time.sleep(0.2)
 
 
+def check_handed_over(file: Path, sha256: str, minutes: float) -> None:
+    """Leave with a sentence unless the file is what was on the old PC when its bot had stopped."""
+    found = parcel.sha256(file)
+    read_there = sha256.strip().lower()
+    if found != read_there:
+        raise SystemExit(
+            f"{file} is not the file of the old PC: its SHA-256 is {found}, read there was "
+            f"{read_there or 'none'}. Stop the bot there, read the SHA-256 after that, and copy "
+            "the file again."
+        )
+    if not_joined(file):
+        raise SystemExit(
+            f"Beside {file} lies a -wal or -journal with contents: the bot did not close its "
+            "database. Make the copy on the old PC with snapshot.py, which takes them in, remove "
+            "the -wal or -journal here, and hand over that copy with its SHA-256."
+        )
+    age = (time.time() - file.stat().st_mtime) / 60
+    if age > minutes:
+        raise SystemExit(
+            f"{file} was last written to {age:.0f} minutes ago, more than {minutes:.0f}: is it the "
+            "copy of an earlier day? If nothing was played since then: "
+            f"-e legacy_handover_minutes={age + 60:.0f}"
+        )
+    with sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True) as connection:
+        try:
+            said = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            said = str(error)
+    if said != "ok":
+        raise SystemExit(f"{file} is damaged: {said}. Copy it again.")
+
+
+def not_joined(file: Path) -> bool:
+    """Return whether a -wal or -journal with contents lies beside the database."""
+    beside = [Path(f"{file}{end}") for end in ("-wal", "-journal")]
+    return any(each.exists() and each.stat().st_size for each in beside)
+
+
 def freeze(wish: dict[str, Any]) -> dict[str, Any]:
     """Do it, in this order."""
     file = Path(wish["file"])
-    for path, contents in wish["fence"].items():
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        Path(path).write_text(contents)
-    stop(wish["stop"])
-    wait_until_closed(file, wish["seconds"])
+    if wish["handed_over"]:
+        check_handed_over(file, **wish["handed_over"])
+    else:
+        for path, contents in wish["fence"].items():
+            Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            Path(path).write_text(contents)
+        stop(wish["stop"])
+        wait_until_closed(file, wish["seconds"])
     mode = file.stat().st_mode & 0o7777
     file.chmod(0o444)
-    beside = [Path(f"{file}{end}") for end in ("-wal", "-journal")]
-    alone = not any(each.exists() and each.stat().st_size for each in beside)
+    alone = not not_joined(file)
     if not alone:
         copy = Path(wish["out"]).with_name("final.db")
         try:

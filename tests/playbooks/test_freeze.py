@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ class OldPc:
         self.connection.commit()
         self.file.chmod(0o640)
 
-    def freeze(self, stop="true", seconds=0):
+    def freeze(self, stop="true", seconds=0, handed_over=None):
         wish = {
             "file": str(self.file),
             "folders": [],
@@ -46,6 +48,7 @@ class OldPc:
             "fence": {str(self.fence): "[Unit]\n"},
             "stop": stop,
             "seconds": seconds,
+            "handed_over": handed_over,
         }
         return subprocess.run(
             [sys.executable, self.tools / "freeze.py"],
@@ -127,3 +130,68 @@ def test_what_a_killed_bot_left_in_its_wal_travels_too(old_pc, tmp_path):
     assert old_pc.packed_rows(said, tmp_path) == [(1,), (2,)]
     with tarfile.open(old_pc.tools / "final.parcel") as archive:
         assert archive.getnames() == ["file.json", "file.blocks"]
+
+
+def sha256(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_handed_over_file_is_packed_and_nothing_is_stopped(old_pc, tmp_path):
+    old_pc.connection.close()
+    read_there = {"sha256": f" {sha256(old_pc.file).upper()}\n", "minutes": 60}
+    done = old_pc.freeze(stop="false", handed_over=read_there)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["frozen_sha256"] == sha256(old_pc.file)
+    assert not old_pc.fence.exists()
+    assert old_pc.packed_rows(said, tmp_path) == [(1,)]
+
+
+def refusal(old_pc, **read_there):
+    """Return why a file that was handed over is not taken; it stays as it was."""
+    before = old_pc.file.read_bytes()
+    wish = {"sha256": sha256(old_pc.file), "minutes": 60} | read_there
+    done = old_pc.freeze(handed_over=wish)
+    assert done.returncode == 1
+    assert old_pc.file.read_bytes() == before
+    assert old_pc.file.stat().st_mode & 0o777 == 0o640
+    assert not (old_pc.tools / "final.parcel").exists()
+    return done.stderr
+
+
+@pytest.mark.parametrize("given", ["", "0" * 64])
+def test_a_handed_over_file_is_the_one_whose_hash_was_read(old_pc, given):
+    said = refusal(old_pc, sha256=given)
+    assert "is not the file of the old PC" in said
+    assert sha256(old_pc.file) in said
+
+
+def test_a_handed_over_file_was_changed_after_its_hash_was_read(old_pc):
+    before = sha256(old_pc.file)
+    old_pc.connection.execute("INSERT INTO rounds VALUES (2)")
+    old_pc.connection.commit()
+    assert "is not the file of the old PC" in refusal(old_pc, sha256=before)
+
+
+@pytest.mark.parametrize("end", ["-wal", "-journal"])
+def test_a_handed_over_file_is_whole(old_pc, end):
+    Path(f"{old_pc.file}{end}").write_text("some pages")
+    assert "Make the copy on the old PC with snapshot.py" in refusal(old_pc)
+    Path(f"{old_pc.file}{end}").unlink()
+
+
+def test_a_handed_over_file_is_of_today(old_pc):
+    then = time.time() - 7200
+    os.utime(old_pc.file, (then, then))
+    assert "-e legacy_handover_minutes=180" in refusal(old_pc)
+    assert (
+        old_pc.freeze(handed_over={"sha256": sha256(old_pc.file), "minutes": 180}).returncode == 0
+    )
+
+
+def test_a_handed_over_file_is_not_damaged(old_pc):
+    old_pc.connection.close()
+    with old_pc.file.open("r+b") as file:
+        file.seek(4096)  # the only page of the table
+        file.write(b"\xff" * 100)
+    assert "is damaged" in refusal(old_pc)

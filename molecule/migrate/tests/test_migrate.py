@@ -1,18 +1,10 @@
 """After migrate, rollback, refusals, a failed move and a last move: what the machines say."""
 
 import json
-import os
 from itertools import groupby
-from pathlib import Path
 
 import pytest
-import testinfra
-
-ARTIFACTS = Path(os.environ["ETL_CACHE"]) / "world.migrate" / "artifacts"
-
-
-def machine(name):
-    return testinfra.get_host(f"docker://migrate-{name}")
+from scenario import ARTIFACTS, machine
 
 
 def sql(query):

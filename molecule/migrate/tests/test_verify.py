@@ -1,32 +1,13 @@
 """verify.yml finds nothing wrong with the pair, and finds what was made wrong on purpose."""
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
-import testinfra
+from scenario import WORLD, machine, play
 
-ROOT = Path(__file__).parents[3]
-WORLD = Path(os.environ["ETL_CACHE"]) / "world.migrate"
 ENVIRONMENT = "/etc/etlegacy-bot/environment"
 RULES = "/etc/postgresql/15/main/pg_hba.conf"
 OPEN_RULE = "host etlegacy_stats etlegacy_app 172.30.5.20/32 scram-sha-256"
-
-
-def machine(name):
-    return testinfra.get_host(f"docker://migrate-{name}")
-
-
-def play(playbook, *options):
-    """Run a playbook on the scenario's machines; return its exit code and what it printed."""
-    done = subprocess.run(
-        ["ansible-playbook", "-i", ROOT / "molecule/migrate/inventory", ROOT / playbook, *options],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
 
 
 def verify(name):

@@ -1,0 +1,66 @@
+"""playbooks/files/game_clock.py: clock and zone of a game server that shows no more than files."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).resolve().parents[2] / "playbooks/files/game_clock.py"
+HOUR = 3600
+
+
+def line(dated, named, *, old=False):
+    """Return a line of ``ls -lnt``: dated in UTC, named by the server's local time."""
+    date = time.strftime("%b %e  %Y" if old else "%b %e %H:%M", time.gmtime(dated))
+    name = time.strftime("%Y-%m-%d-%H%M%S", time.gmtime(named))
+    return f"-rw-r--r--    1 0        0            5170 {date} {name}-supply-round-1.txt"
+
+
+def ask(lines, zone="UTC"):
+    done = subprocess.run(
+        [sys.executable, PROGRAM, json.dumps(["sftp> cd /stats", "sftp> ls -lnt", *lines])],
+        env={**os.environ, "TZ": zone},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("offset", "zone"), [(0, "+0000"), (2, "+0200"), (-5, "-0500"), (5.75, "+0545")]
+)
+def test_the_zone_is_the_difference_between_name_and_date(offset, zone):
+    now = time.time() - 5
+    files = [now - hours * HOUR for hours in range(12)]
+    said = ask([line(at, at + offset * HOUR - 20) for at in files])
+    assert said == {"zone": zone, "here": "+0000", "ahead": 0}
+
+
+def test_the_zone_here_is_that_of_the_day_of_the_file():
+    at = time.time() - 5
+    said = ask([line(at, at)], zone="XXX-3")
+    assert (said["zone"], said["here"]) == ("+0000", "+0300")
+
+
+def test_files_that_were_copied_say_nothing():
+    now = time.time() - 5
+    copied = [line(now, now - 100 * HOUR - minutes * 487) for minutes in range(9)]
+    assert ask(copied)["zone"] == ""
+
+
+def test_old_files_say_nothing_and_an_empty_folder_neither():
+    old = time.time() - 300 * 24 * HOUR
+    for lines in ([line(old, old + HOUR, old=True)], [], ["d 2026", "drwxr-xr-x 2 0 0 4096 x"]):
+        assert ask(lines) == {"zone": "", "here": "", "ahead": 0}
+
+
+def test_a_file_of_the_future_shows_a_clock_that_is_ahead():
+    ahead = time.time() + 600
+    said = ask([line(ahead, ahead)])
+    assert 500 < said["ahead"] <= 600
+    assert said["zone"] == "+0000"
