@@ -113,7 +113,14 @@ def transaction(dsn: str, *, write: bool) -> Iterator[psycopg.Connection]:
         mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
         connection.execute(f"SET TRANSACTION ISOLATION LEVEL {mode}")
         connection.execute(_SETTINGS)
-        yield connection
+        try:
+            yield connection
+        except Exception:
+            # Closing alone would leave the lock to a server process that ends some time later, and
+            # the next ferry would be told that this one still works.
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()
+            raise
         connection.commit()
 
 

@@ -13,7 +13,9 @@ def play(playbook, *arguments, **environment):
     result = subprocess.run(
         ["ansible-playbook", "-i", "molecule/site/inventory", playbook, *arguments],
         cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "ETL_CACHE": str(ROOT / ".cache")} | environment,
+        env=os.environ
+        | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ETL_CACHE": str(ROOT / ".cache")}
+        | environment,
         capture_output=True,
         text=True,
     )
