@@ -60,13 +60,12 @@ def test_no_secret_is_in_the_environment_of_a_task(files):
 
 def test_no_play_with_a_local_connection_delegates(files):
     # The keyword of a play wins over the other host's own connection: what is delegated would be
-    # done here. `hosts: localhost` is local without it. (Molecule's machines are told theirs.)
+    # done here. `hosts: localhost` is local without it.
     plays = [
         (path, play)
         for path, contents in files.items()
         for play in (contents if isinstance(contents, list) else [])
         if isinstance(play, dict) and play.get("connection") == "local" and "hosts" in play
-        if not path.startswith("molecule/")
     ]
     assert len(plays) > 10
     assert not [
