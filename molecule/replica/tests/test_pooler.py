@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
-import yaml
 from scenario import ROOT, SETTINGS, VERIFIED
 
 PASSWORD = SETTINGS["vault_postgres_app_password"]
+SEEN = (ROOT / "playbooks/files/encrypted_sessions.py").read_text()
+OWN_PORTS = """
+def own_ports(far):
+    rows = [line.split() for line in open("/proc/net/tcp")][1:]
+    ends = [(row[1].split(":")[1], row[2].split(":")[1]) for row in rows if row[3] == "01"]
+    return [int(near, 16) for near, other in ends if int(other, 16) == far]
+"""
 
 
 @pytest.fixture
@@ -32,24 +39,35 @@ def hold():
         machine.run("pkill -x psql")
 
 
-def test_migrate_yml_sees_the_bot_s_session_through_the_pool_and_no_other(
+def ports_to_pool(machine) -> list[int]:
+    """Return the machine's own ports of its connections to PgBouncer."""
+    found = machine.ok("python3 -c %s", f"{OWN_PORTS}\nprint(*own_ports(6432))")
+    return [int(port) for port in found.split()]
+
+
+def test_the_bot_s_session_is_seen_through_the_pool_and_no_other(
     hold, database, bots_place
 ) -> None:
-    tasks = yaml.safe_load((ROOT / "playbooks/migrate/go_live.yml").read_text())
-    task = next(task for task in tasks if task["name"].startswith("PgBouncer sees"))
+    """Asked as migrate.yml and deploy.yml ask (playbooks/tasks/database_sees_bot.yml)."""
 
-    def seen(bot: str) -> str:
-        given = f"port=6432 role=etlegacy_app database=etlegacy_stats bot={bot}"
-        return database.ok(f"env {given} bash -c %s", task["ansible.builtin.shell"]["cmd"])
+    def seen(address: str, ports: list[int]) -> int:
+        wish = {"role": "etlegacy_app", "database": "etlegacy_stats", "address": address}
+        wish |= {"ports": ports, "port": 5432, "pgbouncer_port": 6432, "patience": 0}
+        answer = json.loads(database.ok("python3 -c %s %s", SEEN, json.dumps(wish)))
+        assert answer["error"] == ""
+        return answer["sessions"]
 
     hold(database, "host=localhost sslmode=require")  # beside PgBouncer, with the right password
-    assert seen(bots_place.address) == "0"
+    assert seen(database.address, list(range(32768, 40000))) == 0
     hold(bots_place, f"host={database.address} port=6432 {VERIFIED}")
-    assert seen(bots_place.address) == "1"
-    assert seen(database.address) == "0"
+    ports = ports_to_pool(bots_place)
+    assert len(ports) == 1
+    assert seen(bots_place.address, ports) == 1
+    assert seen(bots_place.address, [ports[0] - 1]) == 0
+    assert seen(database.address, ports) == 0
     # PgBouncer keeps its session with PostgreSQL for the next client.
     bots_place.ok("pkill -x psql; sleep 1")
-    assert seen(bots_place.address) == "0"
+    assert seen(bots_place.address, ports) == 0
 
 
 def test_who_guesses_passwords_at_the_pool_is_banned(database, bots_place) -> None:
