@@ -84,10 +84,15 @@ case $what in
   *) echo "run_tests.sh: no such set of checks: $what" >&2; exit 2 ;;
 esac
 
-# Where only the end of this output is kept, it still says what failed.
+# Where only the end of this output is kept, it still says what failed: pytest's and Ansible's words,
+# else the last lines, without colours and without molecule's border.
 for name in "${failed[@]}"; do
   echo "failed: $name"
-  grep -hE '(FAILED|ERROR) [^ ]+::|fatal: ' "$logs/$name.log" | cut -c1-600 | tail -n 8
+  plain=$(sed -E 's/\x1b\[[0-9;]*m//g; s/^ *│ ?//' "$logs/$name.log")
+  words=$(awk '/^TASK \[/ { task = $0 } /^(FAILED|ERROR) [^ ]+::/ { print }
+    /^(fatal|failed): / { sub(/ \*+$/, "", task); print task; print; rest = 6; next }
+    /^(TASK|PLAY) / || /^$/ { rest = 0 } rest-- > 0 { print }' <<<"$plain")
+  tail -n 8 <<<"${words:-$plain}" | cut -c1-300
 done
 echo "$passed passed, ${#failed[@]} failed"
 [ ${#failed[@]} -eq 0 ]
