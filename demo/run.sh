@@ -70,7 +70,8 @@ bench() {
     ! grep -q '"stage": "settled"' artifacts/demo/migration.json || quietly "The bot is brought back to the old PC" rollback.yml
     quietly "Its history gets $rows rows" demo/grow.yml --extra-vars "rows=$rows"
     quietly "The move" migrate.yml --extra-vars migrate_watch_minutes=0
-    python demo/files/cutover_figures.py artifacts/demo "$figures"
+    docker exec demo-stranger python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:8480/sessions").read().decode())' |
+      python demo/files/cutover_figures.py artifacts/demo "$figures"
   done
   say "done"
   cat "$figures"

@@ -61,10 +61,11 @@ class Control:
         })  # fmt: skip
 
     async def _sessions(self, _: web.Request) -> web.Response:
-        """Every session there ever was, and every time when there were two at once."""
+        """Every session there ever was, every time when there were two at once, or none."""
         return web.json_response({
             "sessions": [session.as_json() for session in self.gateway.sessions],
             "overlaps": self.gateway.overlaps(),
+            "silences": self.gateway.silences(),
         })  # fmt: skip
 
     async def _messages(self, request: web.Request) -> web.Response:

@@ -231,6 +231,25 @@ class Gateway:
         connection.until, connection.end = now(), end
         log.info("session %s of %s: %s", session.id[:8], connection.address, end)
 
+    def silences(self) -> list[Json]:
+        """Return every time during which nobody was connected, between the first and the last."""
+        found = []
+        last: Connection | None = None  # of those so far the one that ended last
+        for now_there in sorted(
+            (each for session in self.sessions for each in session.connections),
+            key=lambda each: each.since,
+        ):
+            end = last.until if last else None
+            if last and end and end < now_there.since:
+                found.append({
+                    "addresses": [last.address, now_there.address],
+                    "since": end.isoformat(),
+                    "seconds": round((now_there.since - end).total_seconds(), 1),
+                })  # fmt: skip
+            if last is None or (end and (now_there.until is None or now_there.until > end)):
+                last = now_there
+        return found
+
     def overlaps(self) -> list[Json]:
         """Return every time during which two sessions were connected at once."""
         found = []

@@ -8,7 +8,8 @@ is from now on; on the disk before the new bot may be started), ``unit``, ``user
 
 The tables move into the schema public in one transaction; that touches none of their rows. Then the
 comparison starts, and this returns as soon as its transaction has begun to read: it sees the
-database as it is at that moment, whatever is written later, so the new bot may start beside it.
+database as it is at that moment, whatever is written later. There it is stopped, so that the new
+bot starts with nothing beside it; SIGCONT lets it go on, and after ``REST`` seconds a timer does.
 """
 
 import json
@@ -33,6 +34,7 @@ MOVABLE = """
 """
 KINDS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE"}
 PATIENCE = 30.0  # seconds
+REST = 90  # seconds
 
 
 def move(connection: psycopg.Connection, schema: str) -> None:
@@ -69,7 +71,7 @@ def compare(wish: dict[str, Any]) -> None:
             "--quiet",
             f"--unit={wish['unit']}",
             f"--uid={wish['user']}",
-            "--nice=19",  # the bot that starts beside it comes first
+            "--nice=19",  # the bot comes first
             *(f"--setenv={name}={os.environ[name]}" for name in names),
             *wish["command"],
         ],
@@ -100,6 +102,16 @@ def wait_for_snapshot(connection: psycopg.Connection, unit: str) -> None:
     raise SystemExit(f"the comparison ({unit}) has not begun to read within {PATIENCE:.0f} s")
 
 
+def rest(unit: str) -> None:
+    """Stop the comparison for a while; by itself it goes on if nobody is left to tell it."""
+    go_on = ["systemctl", "kill", "--signal=CONT", unit]
+    subprocess.run(
+        ["systemd-run", "--quiet", "--collect", f"--on-active={REST}", *go_on], check=True
+    )
+    # It may be at its end already.
+    subprocess.run(["systemctl", "kill", "--signal=STOP", unit], check=False, capture_output=True)
+
+
 def main() -> None:
     """Publish, record, compare."""
     wish = json.loads(sys.argv[1])
@@ -109,6 +121,7 @@ def main() -> None:
         record(Path(wish["state_file"]), wish["user"], wish["state"])
         compare(wish)
         wait_for_snapshot(connection, wish["unit"])
+    rest(wish["unit"])
 
 
 if __name__ == "__main__":

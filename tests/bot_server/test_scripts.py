@@ -411,3 +411,15 @@ def test_verdict(
     monkeypatch.setattr(health_gate, "POLL", 0.02)
     verdict, _ = health_gate.judge("testbot.service", seconds=0.1, timeout=0.4)
     assert verdict.startswith(reason) if reason else verdict == ""
+
+
+@pytest.mark.parametrize(("kind", "since"), [("notify", 0.1), ("notify-reload", 0.1), ("exec", 0)])
+def test_since_when_it_serves_is_its_own_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, since: float
+) -> None:
+    monkeypatch.setattr(health_gate, "show", looks({"Type": kind}))
+    monkeypatch.setattr(health_gate, "run", lambda *_: "")
+    settings = {"unit": "testbot.service", "action": "", "seconds": 0.1, "timeout": 1}
+    monkeypatch.setattr(sys, "argv", ["health_gate.py", json.dumps(settings)])
+    health_gate.main()
+    assert json.loads(capsys.readouterr().out)["serves_since"] == since

@@ -233,10 +233,14 @@ async def test_two_sessions_at_once_are_recorded(discord, http):
     (found,) = discord.overlaps()[before:]
     assert found["until"]
     assert found["seconds"] < 5
-    async with gateway(http) as third:  # one after the other is no overlap
+    await asyncio.sleep(0.3)
+    async with gateway(http) as third:  # one after the other is no overlap, but a silence
         await (await third.identify()).receive("READY")
     discord.wait_for_sessions(0)
     assert len(discord.overlaps()) == before + 1
+    silence = discord.get("/sessions")["silences"][-1]
+    assert silence["addresses"] == ["127.0.0.1", "127.0.0.1"]
+    assert 0.2 <= silence["seconds"] < 5
 
 
 async def test_a_resumed_session_hears_what_it_missed(discord, http):

@@ -209,6 +209,14 @@ def sync(
     ] = None,
     rules: RulesFile = None,
     schema: Namespace = "public",
+    check_later: Annotated[
+        bool,
+        typer.Option(
+            "--check-later",
+            help="Leave SQLite's integrity check of the file, which takes the longest, to the "
+            "`ferry verify` that follows.",
+        ),
+    ] = False,
     report: ReportFile = None,
 ) -> None:
     """After a copy: carry only the rows that were inserted, changed or deleted since.
@@ -218,7 +226,12 @@ def sync(
     the one that SQLite's side has. A target that is not what the base says is refused or found by
     the checksums. The schema must be the same as at the copy, and so must be the rules.
     """
-    _run("sync", report, lambda journey: journey.sync(sqlite, dsn, schema, base), rules)
+    _run(
+        "sync",
+        report,
+        lambda journey: journey.sync(sqlite, dsn, schema, base, check=not check_later),
+        rules,
+    )
 
 
 @app.command(epilog=_EXIT_CODES)

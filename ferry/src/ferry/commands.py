@@ -10,7 +10,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferry import audit, ddl, existing, load, proof, reverse, server, snapshot, sync, versions
+from ferry import (
+    audit,
+    ddl,
+    existing,
+    load,
+    pages,
+    proof,
+    reverse,
+    server,
+    snapshot,
+    sync,
+    versions,
+)
 from ferry.census import Census, Hazard, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
 from ferry.keys import find_equal_keys
@@ -323,14 +335,19 @@ class Journey:
             }
             target.execute(ddl.comment(namespace, name, memory))
 
-    def sync(self, path: str, dsn: str, namespace: str, base: str | None) -> str:
+    def sync(
+        self, path: str, dsn: str, namespace: str, base: str | None, *, check: bool = True
+    ) -> str:
         """Carry what has changed since a copy, in one transaction, and prove it.
 
-        Raises RefusedError if the target is not what the base says, DifferentError if both sides
-        are not equal afterwards; nothing is written then.
+        Without ``check`` the file's integrity is left to a later ``verify``. Raises RefusedError if
+        the target is not what the base says, DifferentError if both sides are not equal afterwards;
+        nothing is written then.
         """
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(open_sqlite(path))
+            source = stack.enter_context(open_sqlite(path, check=check))
+            if not check:
+                self.screen.say("SQLite's integrity check is left to `ferry verify`")
             self.report.data["source"] = source.describe()
             declared = self._read_schema(source)
             schema = declared
@@ -355,7 +372,11 @@ class Journey:
             names = [table.name for table in schema.tables]
             server.check_reading(target, namespace, names)
             server.check_owning(target, namespace, names)
-            delta = sync.Delta(bench, target, schema, namespace, fronts.place)
+            differing = None
+            if old is not None and not source.live and not old.live:
+                with self.stage("pages"):
+                    differing = pages.Differing(bench)
+            delta = sync.Delta(bench, target, schema, namespace, fronts.place, differing)
             memories = ddl.read_memories(target, namespace)
             if old is not None and not _was_checked(old, memories):
                 old.start_check()
@@ -545,15 +566,16 @@ class Journey:
 
     def verify(self, path: str, dsn: str, namespace: str) -> str:
         """Compare contents and structure; raises DifferentError."""
-        with open_sqlite(path) as source:
-            self.report.data["source"] = source.describe()
-            schema = self._read_schema(source)
-            if self.rules is not None:
-                schema = self._apply_rules(source, schema, self.rules)
-            self.report.ddl(schema)
-            self.report.not_carried(schema.not_carried)
-            with server.transaction(dsn, write=False) as target:
-                self.report.target(server.describe(target, namespace))
+        # PostgreSQL first: what is compared is its state at this moment, however large the file is.
+        with server.transaction(dsn, write=False) as target:
+            self.report.target(server.describe(target, namespace))
+            with open_sqlite(path) as source:
+                self.report.data["source"] = source.describe()
+                schema = self._read_schema(source)
+                if self.rules is not None:
+                    schema = self._apply_rules(source, schema, self.rules)
+                self.report.ddl(schema)
+                self.report.not_carried(schema.not_carried)
                 server.check_reading(target, namespace, [table.name for table in schema.tables])
                 self._prove(source.connection, target, schema, namespace)
         self.screen.say("verified: both sides are equal")

@@ -35,6 +35,7 @@ class Source:
     sha256: str
     size: int
     header: snapshot.Header
+    live: bool  # a program has it open in WAL mode: the file alone is not its contents
     warnings: list[str]
     # To be called before anything is committed; raises RefusedError (by way of open_sqlite).
     check_unchanged: Callable[[], None]
@@ -132,6 +133,7 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
                 sha256=digest,
                 size=Path(path).stat().st_size,
                 header=header,
+                live=opened.live,
                 warnings=list(opened.warnings),
                 check_unchanged=opened.check_unchanged,
                 integrity=integrity,

@@ -1,8 +1,8 @@
 """Carry only what has changed since a copy.
 
-With the snapshot that the copy was made from (the base), the two SQLite files are joined and the
-changed rows are known exactly. Without it, both databases hash their rows into buckets, and only
-rows of buckets that differ are looked at.
+With the snapshot that the copy was made from (the base), the changed rows are known exactly: rows
+on pages that are the same in both SQLite files are left out, the others are joined. Without it,
+both databases hash their rows into buckets, and only rows of buckets that differ are looked at.
 
 A changed row is deleted and inserted again, with the foreign keys away meanwhile: no cascade runs,
 and values that change places do not collide. At the end everything is compared: PostgreSQL's
@@ -15,7 +15,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ferry import proof, sqlite
+from ferry import pages, proof, sqlite
 from ferry.census import row_name, take_census
 from ferry.errors import RefusedError
 from ferry.load import copy_table, without_foreign_keys
@@ -112,9 +112,11 @@ class Delta:
         schema: Schema,
         namespace: str,
         place: Callable[[str, str], str],
+        differing: pages.Differing | None = None,
     ) -> None:
         """Take ``place``: where a table of ``new`` or ``base`` is, the rules' views before it."""
         self.bench = bench
+        self.differing = differing
         self.target = target
         self.schema = schema
         self.namespace = namespace
@@ -149,7 +151,7 @@ class Delta:
         name = quote_name(table.name)
         if not key:
             return self.from_target(table)
-        new, base = self.place("new", table.name), self.place("base", table.name)
+        new, base = self._candidates(table)
         self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
         first = quote_name(key[0])
         # BINARY: a column's own collation would take 'a' and 'A' for the same.
@@ -182,6 +184,23 @@ class Delta:
         delta.total = base_total.plus(delta.carried)
         delta.total = delta.total.minus(self._total_of_base_rows(table, sides, delta.keys))
         return delta
+
+    def _candidates(self, table: Table) -> tuple[str, str]:
+        """Return two places with all rows of ``new`` and ``base`` that can differ, perhaps more."""
+        databases = ("new", "base")
+        places = tuple(self.place(database, table.name) for database in databases)
+        row = row_name(table)
+        # Before a view of rules all rows count: what it shows of one may depend on another.
+        plain = places == tuple(f"{database}.{quote_name(table.name)}" for database in databases)
+        if self.differing is None or row is None or not plain:
+            return places
+        ranges = self.differing.rowids(table.name)
+        if ranges is None:
+            return places
+        return tuple(
+            pages.put_candidates(self.bench, database, table.name, row, ranges)
+            for database in databases
+        )
 
     def _total_of_base_rows(
         self, table: Table, sides: proof.TableSides, keys: Sequence[tuple[Any, ...]]

@@ -28,7 +28,7 @@ def test_its_password_is_closed_to_others(database) -> None:
 
 @pytest.mark.usefixtures("rounds")
 def test_the_archive_is_no_plaintext(database) -> None:
-    # It waits until its last piece has arrived: a file that is still renamed would vanish under grep.
+    # It waits until its last piece has arrived: a file renamed meanwhile would vanish under grep.
     database.ok("runuser -u postgres -- pgbackrest --stanza=main check")
     assert database.run("grep -rqa -e goldrush -e postgres_backup /var/lib/pgbackrest").rc == 1
 

@@ -10,8 +10,9 @@ the same main process and the same restart counter. "Active" alone proves nothin
 that ends after a moment is active again and again.
 
 Prints JSON: ``healthy``, ``reason`` (a sentence when it is not), ``pid``, ``ready`` (seconds until
-it was active), ``waited`` (seconds in all), ``journal`` (text: the unit's last lines, those since
-this start). The exit code is 0 in both cases.
+it was active), ``serves_since`` (how many seconds ago it said READY=1; 0 where a unit says nothing
+of the kind, so that only the watched time proves it), ``waited`` (seconds in all), ``journal``
+(text: the unit's last lines, those since this start). The exit code is 0 in both cases.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ def main() -> None:
         act(unit, settings["action"])
     reason, pid = judge(unit, float(settings["seconds"]), float(settings["timeout"]))
     waited = time.monotonic() - started
+    says_so = show(unit)["Type"].startswith("notify")
+    serves_since = float(settings["seconds"]) if says_so else 0.0
     since = ["--since", f"@{int(begin)}"] if settings["action"] else []
     lines = ["--lines", str(JOURNAL_LINES), *since]
     journal = run("journalctl", "--unit", unit, "--output", "cat", "--no-pager", *lines)
@@ -110,6 +113,7 @@ def main() -> None:
         "reason": reason,
         "pid": pid,
         "ready": round(waited - float(settings["seconds"]), 1),
+        "serves_since": serves_since,
         "waited": round(waited, 1),
         "journal": journal.strip(),
     }
