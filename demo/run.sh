@@ -34,6 +34,11 @@ quietly() { # what-it-does playbook arguments…
   ansible-playbook "${@:2}" >"$log" 2>&1 || { cat "$log"; echo "This step failed; its output is above and in $log" >&2; exit 1; }
 }
 
+# Of this checkout, and running: after a reboot, or in another clone, its machines are left over.
+is_there() {
+  [ -d inventories/demo/secrets ] && [ "$(docker inspect --format '{{.State.Running}}' demo-old-pc 2>/dev/null)" = true ]
+}
+
 journey() {
   demo/base_image/build.sh bookworm
   [ -d inventories/demo/secrets ] || python scripts/make_secrets.py inventories/demo
@@ -54,7 +59,7 @@ journey() {
 
 rollback() {
   # Without a demo there is nothing to go back from: make it first.
-  docker inspect demo-old-pc >/dev/null 2>&1 || journey
+  is_there || journey
   play "Back to the old PC" rollback.yml
   quietly "The old PC is asked what it has" demo/prove_rollback.yml
   say "done"
@@ -63,7 +68,7 @@ rollback() {
 
 # How long nobody answers while the bot moves, by the length of its history. Each size is moved and brought back.
 bench() {
-  docker inspect demo-old-pc >/dev/null 2>&1 || journey
+  is_there || journey
   local rows figures=artifacts/demo/cutover.txt
   rm -f "$figures"
   for rows in ${BENCH_ROWS:-16000 100000 1000000}; do
