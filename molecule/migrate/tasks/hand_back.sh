@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# What somebody does on an old PC that Ansible cannot reach when the bot comes back: the new file takes the old one's place, the bot is started.
+# Prints what is typed then.
+set -euo pipefail
+from=$ETL_CACHE/world.migrate/handed-over
+to=/home/player/etlegacy-bot
+docker exec migrate-old-pc mv "$to/bot/etlegacy_production.db" "$to/bot/etlegacy_production.db.migrated"
+docker cp -q "$from/bot/etlegacy_production.db" "migrate-old-pc:$to/bot/"
+docker cp -q "$from/local_stats" "migrate-old-pc:$to/"
+docker exec migrate-old-pc chown -R player:player "$to/bot/etlegacy_production.db" "$to/local_stats"
+docker exec migrate-old-pc systemctl enable --now etlegacy-bot
+docker exec migrate-old-pc rm "$to/bot/etlegacy_production.db.migrated"
+echo serves
