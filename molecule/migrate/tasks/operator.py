@@ -1,8 +1,8 @@
 """Run a command on a terminal, as somebody who sits there: answer its one question.
 
-    operator.py QUESTION ACTION COMMAND…
+    operator.py QUESTION DOING COMMAND…
 
-When QUESTION appears in the command's output, ACTION is run by the shell and the last line that it
+When QUESTION appears in the command's output, DOING is run by the shell and the last line that it
 prints is typed. The command's output is this one's, and so is its exit status; 99 if it ended
 without the question.
 """
@@ -17,7 +17,7 @@ import sys
 
 def main() -> int:
     """Run as a program."""
-    question, action, *command = sys.argv[1:]
+    question, doing, *command = sys.argv[1:]
     seen = b""
     typed = False
 
@@ -28,7 +28,7 @@ def main() -> int:
         # Its lines are as long as the terminal is wide.
         if not typed and question.encode() in b" ".join(seen.split()):
             typed = True
-            answer = subprocess.run(["/bin/sh", "-euc", action], check=True, capture_output=True)
+            answer = subprocess.run(["/bin/sh", "-euc", doing], check=True, capture_output=True)
             os.write(terminal, answer.stdout.splitlines()[-1] + b"\r")
         return data
 
