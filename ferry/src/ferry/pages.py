@@ -16,21 +16,25 @@ from typing import TYPE_CHECKING
 from ferry.schema import quote_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import apsw
 
 _AT_ONCE = 1 << 20  # bytes
 _LEAF_OF_A_TABLE = 0x0D
 
-# What is known of a page: its kind and its path in the tree.
-_Pages = dict[int, tuple[str, str]]
+# What a page is to its table; 0: nothing.
+_KINDS = {"internal": 1, "leaf": 2, "overflow": 3}
+_INTERNAL, _LEAF, _OVERFLOW = _KINDS.values()
+
+# Where more of a table's leaf pages differ, as after VACUUM, its rows are joined as they lie.
+_MOST = 0.3
+_FEW = 100  # leaf pages, which are no matter in any case
 
 
 class Differing:
     """Which pages of the attached databases ``new`` and ``base`` differ.
 
-    Both must be read as they lie on the disk, with nothing in a write-ahead log.
+    Both must be read as they lie on the disk, with nothing in a write-ahead log. Keeps a byte for
+    each page.
     """
 
     def __init__(self, bench: apsw.Connection) -> None:
@@ -38,22 +42,25 @@ class Differing:
         self._bench = bench
         self._size = bench.pragma("page_size", schema="new")
         self._comparable = self._size == bench.pragma("page_size", schema="base")
-        self._numbers = set(self._compare()) if self._comparable else set()
+        self._pages = {name: bench.pragma("page_count", schema=name) for name in ("new", "base")}
+        self._differs = bytearray(max(self._pages.values()) + 1)  # by number, from 1 on
+        if self._comparable:
+            self._compare()
 
-    def _compare(self) -> Iterator[int]:
-        """Yield the numbers of the pages that are not the same bytes; one has more than the other.
+    def _compare(self) -> None:
+        """Mark the pages that are not the same bytes.
 
         Those that only one file has are left out: no table of the other one owns them.
         """
-        pages = min(self._bench.pragma("page_count", schema=name) for name in ("new", "base"))
-        for offset in range(0, pages * self._size, _AT_ONCE):
-            amount = min(_AT_ONCE, pages * self._size - offset)
+        end = min(self._pages.values()) * self._size
+        for offset in range(0, end, _AT_ONCE):
+            amount = min(_AT_ONCE, end - offset)
             new, base = (self._read(name, offset, amount) for name in ("new", "base"))
             if new == base:
                 continue
             for start in range(0, amount, self._size):
                 if new[start : start + self._size] != base[start : start + self._size]:
-                    yield (offset + start) // self._size + 1
+                    self._differs[(offset + start) // self._size + 1] = 1
 
     def _read(self, database: str, offset: int, amount: int) -> bytes:
         whole, data = self._bench.read(database, 0, offset, amount)
@@ -64,34 +71,54 @@ class Differing:
     def rowids(self, table: str) -> list[tuple[int, int]] | None:
         """Return ranges (first, last) of rowids; a row outside of them is the same in both files.
 
-        None where that cannot be told, as for a table without rowids.
+        None where that cannot be told, as for a table without rowids, or would save nothing.
         """
         if not self._comparable:
             return None
-        new, base = (self._pages_of(name, table) for name in ("new", "base"))
+        new, base = (self._kinds_of(name, table) for name in ("new", "base"))
+        if new is None or base is None:
+            return None
         ranges = []
         for database, here, there in (("new", new, base), ("base", base, new)):
-            leaves = {path: page for page, (kind, path) in here.items() if kind == "leaf"}
-            for page, (kind, path) in here.items():
-                if page not in self._numbers and there.get(page, ("", ""))[0] == kind:
-                    continue
-                if kind == "overflow":  # /its/leaf/cell+number
-                    page = leaves[path[: path.rindex("/") + 1]]
-                elif kind == "internal":  # holds no rows
-                    continue
-                elif kind != "leaf":
-                    return None
+            suspects = [
+                page
+                for page, kind in enumerate(here)
+                if kind not in (0, _INTERNAL)  # which hold no rows
+                and (self._differs[page] or there[page] != kind)
+            ]
+            leaves = {page for page in suspects if here[page] == _LEAF}
+            if len(leaves) < len(suspects):
+                leaves |= self._leaves_of(database, table, set(suspects) - leaves)
+            if len(leaves) > max(_FEW, _MOST * here.count(_LEAF)):
+                return None
+            for page in leaves:
                 data = self._read(database, (page - 1) * self._size, self._size)
                 if data[0] != _LEAF_OF_A_TABLE:
                     return None
                 ranges += rowids_of_leaf(data)
         return _joined(ranges)
 
-    def _pages_of(self, database: str, table: str) -> _Pages:
-        rows = self._bench.execute(
-            "SELECT pageno, pagetype, path FROM dbstat(?) WHERE name = ?", (database, table)
-        )
-        return {page: (kind, path) for page, kind, path in rows}
+    def _kinds_of(self, database: str, table: str) -> bytearray | None:
+        """Return what each page is to a table; None for a tree that cannot be walked."""
+        kinds = bytearray(len(self._differs))
+        for page, kind in self._bench.execute(
+            "SELECT pageno, pagetype FROM dbstat(?) WHERE name = ?", (database, table)
+        ):
+            if kind not in _KINDS:
+                return None
+            kinds[page] = _KINDS[kind]
+        return kinds
+
+    def _leaves_of(self, database: str, table: str, overflow: set[int]) -> set[int]:
+        """Return the leaf pages whose rows go on in these overflow pages."""
+        walk = "SELECT pageno, path FROM dbstat(?) WHERE name = ? AND pagetype = ?"
+        paths = {
+            path[: path.rindex("/") + 1]  # /its/leaf/cell+number
+            for page, path in self._bench.execute(walk, (database, table, "overflow"))
+            if page in overflow
+        }
+        leaves = self._bench.execute(walk, (database, table, "leaf"))
+        return {page for page, path in leaves if path in paths}
 
 
 def rowids_of_leaf(data: bytes) -> list[tuple[int, int]]:

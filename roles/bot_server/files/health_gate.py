@@ -22,7 +22,10 @@ import subprocess
 import sys
 import time
 
-PROPERTIES = ("ActiveState", "SubState", "MainPID", "NRestarts", "Result", "ExecMainStatus", "Type")
+PROPERTIES = (
+    *("ActiveState", "SubState", "MainPID", "NRestarts", "Result", "ExecMainStatus", "Type"),
+    "ActiveEnterTimestampMonotonic",
+)
 JOURNAL_LINES = 30
 POLL = 0.25  # seconds
 
@@ -103,8 +106,10 @@ def main() -> None:
         act(unit, settings["action"])
     reason, pid = judge(unit, float(settings["seconds"]), float(settings["timeout"]))
     waited = time.monotonic() - started
-    says_so = show(unit)["Type"].startswith("notify")
-    serves_since = float(settings["seconds"]) if says_so else 0.0
+    now = show(unit)
+    serves_since = 0.0
+    if now["Type"].startswith("notify"):
+        serves_since = time.monotonic() - int(now["ActiveEnterTimestampMonotonic"]) / 1e6
     since = ["--since", f"@{int(begin)}"] if settings["action"] else []
     lines = ["--lines", str(JOURNAL_LINES), *since]
     journal = run("journalctl", "--unit", unit, "--output", "cat", "--no-pager", *lines)
@@ -113,7 +118,7 @@ def main() -> None:
         "reason": reason,
         "pid": pid,
         "ready": round(waited - float(settings["seconds"]), 1),
-        "serves_since": serves_since,
+        "serves_since": round(serves_since, 1),
         "waited": round(waited, 1),
         "journal": journal.strip(),
     }

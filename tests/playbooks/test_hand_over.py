@@ -1,0 +1,123 @@
+"""The SQLite file comes back to an old PC whose bot was killed: nothing of the old one harms it."""
+
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.sqlite_states import STATES, make
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PLAYBOOKS = REPOSITORY / "playbooks/rollback"
+HOST = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+GROUPS = {
+    name: {"hosts": {host: HOST}}
+    for name, host in (("bot", "bot-vps"), ("legacy", "old-pc"), ("database", "database-vps"))
+}
+
+
+class OldPC:
+    """A folder in which the old bot has left its database, and the machine that brings another."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.database = directory / "bot" / "production.db"
+        self.database.parent.mkdir()
+        self.back = directory / "back.db"
+        (directory / "local_stats").mkdir()
+
+    def was_left(self, mode, end, gone=()):
+        make(self.database, mode, end)
+        for suffix in gone:
+            Path(f"{self.database}{suffix}").unlink()
+        self.sha256 = hashlib.sha256(self.database.read_bytes()).hexdigest()
+        self.kept = Path(f"{self.database}.migrated-{self.sha256[:8]}")
+        with sqlite3.connect(self.back) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+            rows = ((number, f"later {number}") for number in range(5000))
+            connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
+        connection.close()
+        subprocess.run(
+            ["tar", "-C", self.directory, "-cf", self.directory / "state-back.tar", "local_stats"],
+            check=True,
+        )
+
+    def play(self, *files, **settings):
+        """Run task files on the old PC."""
+        play = {"hosts": "legacy", "gather_facts": False, "tasks": [
+            {"set_fact": {"__migration_state": {
+                "legacy_database_sha256": self.sha256, "legacy_database_mode": "0644"}},
+             "delegate_to": "bot-vps", "delegate_facts": True},
+            *({"include_tasks": f"{PLAYBOOKS}/{file}"} for file in files),
+        ]}  # fmt: skip
+        (self.directory / "play.yml").write_text(json.dumps([play]))
+        (self.directory / "hosts.json").write_text(json.dumps({"all": {"children": GROUPS}}))
+        settings |= {
+            "legacy_database": str(self.database),
+            "legacy_state_directories": [str(self.directory / "local_stats")],
+            "legacy_service": "",
+            "migration_artifacts": str(self.directory),
+            "database_address": "192.0.2.1",
+        }
+        variables = [f"@{REPOSITORY}/group_vars/{name}/" for name in ("legacy", "all")]
+        done = subprocess.run(
+            ["ansible-playbook", "-i", self.directory / "hosts.json", self.directory / "play.yml",
+             "-e", f"{variables[0]}main.yml", "-e", f"{variables[1]}main.yml",
+             "-e", f"{variables[1]}migration.yml", "-e", json.dumps(settings)],
+            env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
+            cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def rows(self):
+        """Return what a bot finds: how many rows, and the newest one's text."""
+        with sqlite3.connect(self.database) as connection:
+            (said,) = connection.execute("PRAGMA integrity_check").fetchone()
+            assert said == "ok"
+            found = connection.execute("SELECT count(*), max(b) FROM t").fetchone()
+        connection.close()
+        return found
+
+
+@pytest.fixture
+def old_pc(tmp_path):
+    return OldPC(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "end", "beside", "gone"), STATES)
+def test_every_row_comes_back_whatever_the_old_bot_has_left(old_pc, mode, end, beside, gone):
+    old_pc.was_left(mode, end, gone)
+    assert all(Path(f"{old_pc.database}{suffix}").exists() for suffix in beside)
+    old_pc.play("hand_over.yml")
+    assert old_pc.rows() == (5000, "later 999")
+    # What was kept is whole as well.
+    old_pc.database = old_pc.kept
+    old_pc.kept.chmod(0o644)
+    assert old_pc.rows() == (1000, "committed")
+
+
+@pytest.mark.parametrize(("mode", "end", "beside", "gone"), STATES)
+def test_the_evening_is_undone_with_its_last_rows(old_pc, mode, end, beside, gone):  # noqa: ARG001
+    old_pc.was_left(mode, end, gone)
+    old_pc.play("hand_over.yml", rollback_mode="restore")
+    assert old_pc.rows() == (1000, "committed")
+
+
+def test_what_a_first_attempt_has_left_harms_the_second_one_no_more(old_pc):
+    """The control machine died when the old bot had begun to work on the new file."""
+    old_pc.was_left("WAL", "exit")
+    old_pc.play("hand_over.yml")
+    script = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('PRAGMA journal_mode = WAL'); c.execute('DELETE FROM t'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, old_pc.database], check=True)
+    assert Path(f"{old_pc.database}-wal").stat().st_size
+    old_pc.play("hand_over.yml")
+    assert old_pc.rows() == (5000, "later 999")
+    assert [path.suffix for path in old_pc.database.parent.glob("*.aside-*-wal")]
