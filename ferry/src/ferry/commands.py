@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -345,7 +346,8 @@ class Journey:
         nothing is written then.
         """
         with contextlib.ExitStack() as stack:
-            source = stack.enter_context(open_sqlite(path, check=check))
+            digests = _sha256_of(path, base)
+            source = stack.enter_context(open_sqlite(path, check=check, sha256=digests[path]))
             if not check:
                 self.screen.say("SQLite's integrity check is left to `ferry verify`")
             self.report.data["source"] = source.describe()
@@ -357,7 +359,7 @@ class Journey:
             self.report.not_carried(schema.not_carried)
             old = None
             if base is not None:
-                old = stack.enter_context(open_sqlite(base, check=False))
+                old = stack.enter_context(open_sqlite(base, check=False, sha256=digests[base]))
                 self.report.data["base"] = old.describe()
                 sync.check_same_schema(declared, read_schema(old.connection))
             bench = stack.enter_context(sync.workbench(source.uri, old.uri if old else None))
@@ -799,6 +801,20 @@ def _was_checked(base: Source, memories: dict[str, dict[str, Any]]) -> bool:
     """Tell whether all tables were proven against this very file, which was found sound then."""
     kept = [memory.get("proof", {}).get("source") for memory in memories.values()]
     return bool(kept) and all(digest == base.sha256 for digest in kept)
+
+
+def _sha256_of(*paths: str | None) -> dict[str, str]:
+    """Hash files beside each other; a file that cannot be read is left to who opens it."""
+
+    def digest(path: str) -> str:
+        try:
+            return snapshot.sha256(path)
+        except OSError:
+            return ""
+
+    names = [path for path in paths if path is not None]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(digest, names), strict=True))
 
 
 def _write_draft(path: Path, census: Census) -> None:

@@ -111,9 +111,10 @@ class _IntegrityCheck:
 
 
 @contextlib.contextmanager
-def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
+def open_sqlite(path: str, *, check: bool = True, sha256: str = "") -> Iterator[Source]:
     """Open a SQLite file read-only and, with ``check``, refuse it unless it is sound.
 
+    ``sha256`` is the file's, where the caller has taken it a moment before.
     The check runs beside what is done with the source; ``check_sound`` waits for it and must have
     been called before anything is committed. Raises RefusedError when the file is missing, damaged,
     locked or being written.
@@ -121,7 +122,7 @@ def open_sqlite(path: str, *, check: bool = True) -> Iterator[Source]:
     try:
         header = snapshot.read_header(path)
         # Before the first connection: see snapshot.sha256 about locks.
-        digest = snapshot.sha256(path)
+        digest = sha256 or snapshot.sha256(path)
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(snapshot.open_source(path, begin=sqlite.begin))
             integrity = _IntegrityCheck(opened.uri)
