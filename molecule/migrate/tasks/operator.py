@@ -1,10 +1,10 @@
-"""Run a command on a terminal, as somebody who sits there: answer its one question.
+"""Run a command on a terminal, as somebody who sits there and answers its questions in turn.
 
-    operator.py QUESTION DOING COMMAND…
+    operator.py QUESTION DOING [QUESTION DOING]… -- COMMAND…
 
 When QUESTION appears in the command's output, DOING is run by the shell and the last line that it
 prints is typed. The command's output is this one's, and so is its exit status; 99 if it ended
-without the question.
+without one of the questions.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ import sys
 
 def main() -> int:
     """Run as a program."""
-    question, doing, *command = sys.argv[1:]
+    at = sys.argv.index("--")
+    words, command = sys.argv[1:at], sys.argv[at + 1 :]
+    open_questions = list(zip(words[::2], words[1::2], strict=True))
     seen = b""
-    typed = False
 
     def read(terminal: int) -> bytes:
-        nonlocal seen, typed
+        nonlocal seen
         data = os.read(terminal, 65_536)
         seen += data
         # Its lines are as long as the terminal is wide.
-        if not typed and question.encode() in b" ".join(seen.split()):
-            typed = True
+        if open_questions and open_questions[0][0].encode() in b" ".join(seen.split()):
+            _, doing = open_questions.pop(0)
+            seen = b""
             answer = subprocess.run(["/bin/sh", "-euc", doing], check=True, capture_output=True)
             os.write(terminal, answer.stdout.splitlines()[-1] + b"\r")
         return data
 
     code = os.waitstatus_to_exitcode(pty.spawn(command, read))
-    return code if typed else 99
+    return 99 if open_questions else code
 
 
 if __name__ == "__main__":
