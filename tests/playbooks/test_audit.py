@@ -1,0 +1,80 @@
+"""The verdict of audit.yml: what was not measured is no pass."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MEASURED = {
+    "__audit_inside": {
+        "distribution": "Debian 12",
+        "lynis": {"version": "3.0.8", "index": 88, "warnings": [], "suggestions": []},
+        "listening": [48022],
+        "units": {"ssh.service": 9.6},
+    },
+    "__audit_ssh": {
+        "failures": [],
+        "warnings": [],
+        "passed": True,
+        "policy": "Hardened",
+        "deviations": [],
+    },
+}
+ADDRESS = "192.0.2.1"
+
+
+def tried(*ports):
+    said = {"stdout_lines": [" ".join([ADDRESS, *map(str, ports)])]}
+    return {"__audit_scanned": said, "__audit_asked_singly": said}
+
+
+def complaints(directory, server, stranger):
+    """Run the last play of audit.yml on what the ones before it have left; return its words."""
+    verdict = yaml.safe_load((REPOSITORY / "playbooks/audit.yml").read_text())[-1]
+    (directory / "audit.yml").write_text(json.dumps([verdict]))
+    (directory / "templates").symlink_to(REPOSITORY / "playbooks/templates")
+    hosts = {
+        "database": {
+            "database-vps": {"ansible_host": ADDRESS, "hardening_ssh_port": 48022} | server
+        },
+        "outsider": {"stranger": {"ansible_host": "192.0.2.9"} | stranger},
+    }
+    groups = {"children": {name: {"hosts": found} for name, found in hosts.items()}}
+    (directory / "hosts.json").write_text(json.dumps({"all": groups}))
+    done = subprocess.run(
+        ["ansible-playbook", "-i", directory / "hosts.json", directory / "audit.yml",
+         "-e", json.dumps({"repository_directory": str(directory), "audit_hosts": "database"})],
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORCE_COLOR": "0",
+        },
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, " ".join(done.stdout.split())
+
+
+def test_nothing_falls_short(tmp_path):
+    code, said = complaints(tmp_path, MEASURED, tried(48022))
+    assert (code, "Nothing falls short." in said) == (0, True)
+    assert "open from stranger: 48022" in (tmp_path / "artifacts/audit.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("server", "stranger", "said"),
+    [
+        (MEASURED, {}, "The ports were not tried: stranger could not be reached."),
+        ({}, tried(48022), "database-vps could not be measured."),
+        (MEASURED, tried(48022, 5432), "database-vps: port 5432 answers stranger"),
+    ],
+    ids=["nobody outside", "not measured", "an open port"],
+)
+def test_what_falls_short_is_named(tmp_path, server, stranger, said):
+    code, words = complaints(tmp_path, server, stranger)
+    assert code == 2
+    assert said in words
