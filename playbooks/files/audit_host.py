@@ -21,9 +21,12 @@ UNITS = Path("/etc/systemd/system")
 CACHE = Path("/var/cache/apt/archives")
 
 
-def run(command: list[str], cwd: Path | None = None) -> str:
-    """Run a command and return what it prints; raises subprocess.CalledProcessError."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TERM": "dumb"}
+def run(command: list[str], cwd: Path | None = None, **more: str) -> str:
+    """Run a command and return what it prints; raises subprocess.CalledProcessError.
+
+    ``more`` are further variables of its environment.
+    """
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TERM": "dumb", **more}
     done = subprocess.run(
         command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -57,7 +60,11 @@ def audit_with_lynis() -> dict:
     try:
         place, report = unpack_lynis(work), work / "report.dat"
         files = ["--report-file", str(report), "--log-file", str(work / "log")]
-        run(["./lynis", "audit", "system", "--quick", "--no-colors", *files], cwd=place)
+        # It asks apt whether all is well; while the nightly updates hold apt's lock the answer is no.
+        patience = work / "apt.conf"
+        patience.write_text('DPkg::Lock::Timeout "900";\n')
+        audit = ["./lynis", "audit", "system", "--quick", "--no-colors", *files]
+        run(audit, cwd=place, APT_CONFIG=str(patience))
         lines = [line.partition("=") for line in report.read_text().splitlines()]
     finally:
         shutil.rmtree(work)
