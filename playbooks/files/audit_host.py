@@ -60,7 +60,7 @@ def audit_with_lynis() -> dict:
     try:
         place, report = unpack_lynis(work), work / "report.dat"
         files = ["--report-file", str(report), "--log-file", str(work / "log")]
-        # It asks apt whether all is well; while the nightly updates hold apt's lock the answer is no.
+        # It asks apt whether all is well; while updates hold the lock the answer is no.
         patience = work / "apt.conf"
         patience.write_text('DPkg::Lock::Timeout "900";\n')
         audit = ["./lynis", "audit", "system", "--quick", "--no-colors", *files]
