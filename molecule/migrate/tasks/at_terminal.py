@@ -1,6 +1,6 @@
 """Run a command on a terminal, as somebody who sits there and answers its questions in turn.
 
-    operator.py QUESTION DOING [QUESTION DOING]… -- COMMAND…
+    at_terminal.py QUESTION DOING [QUESTION DOING]… -- COMMAND…
 
 When QUESTION appears in the command's output, DOING is run by the shell and the last line that it
 prints is typed. The command's output is this one's, and so is its exit status; 99 if it ended
