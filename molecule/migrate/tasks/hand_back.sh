@@ -7,6 +7,7 @@ to=/home/player/etlegacy-bot
 docker exec migrate-old-pc mv "$to/bot/etlegacy_production.db" "$to/bot/etlegacy_production.db.migrated"
 docker cp -q "$from/bot/etlegacy_production.db" "migrate-old-pc:$to/bot/"
 docker cp -q "$from/local_stats" "migrate-old-pc:$to/"
+docker exec migrate-old-pc chmod 0644 "$to/bot/etlegacy_production.db" # as the old one
 docker exec migrate-old-pc chown -R player:player "$to/bot/etlegacy_production.db" "$to/local_stats"
 docker exec migrate-old-pc systemctl enable --now etlegacy-bot
 docker exec migrate-old-pc rm "$to/bot/etlegacy_production.db.migrated"
