@@ -30,10 +30,11 @@ class OldPC:
         self.back = directory / "back.db"
         (directory / "local_stats").mkdir()
 
-    def was_left(self, mode, end, gone=()):
+    def was_left(self, mode, end, beside=(), gone=()):
         make(self.database, mode, end)
         for suffix in gone:
             Path(f"{self.database}{suffix}").unlink()
+        assert all(Path(f"{self.database}{suffix}").exists() for suffix in beside)
         self.sha256 = hashlib.sha256(self.database.read_bytes()).hexdigest()
         self.kept = Path(f"{self.database}.migrated-{self.sha256[:8]}")
         with sqlite3.connect(self.back) as connection:
@@ -47,13 +48,13 @@ class OldPC:
             check=True,
         )
 
-    def play(self, *files, **settings):
-        """Run task files on the old PC."""
+    def play(self, file, **settings):
+        """Run a task file on the old PC."""
         play = {"hosts": "legacy", "gather_facts": False, "tasks": [
             {"set_fact": {"__migration_state": {
                 "legacy_database_sha256": self.sha256, "legacy_database_mode": "0644"}},
              "delegate_to": "bot-vps", "delegate_facts": True},
-            *({"include_tasks": f"{PLAYBOOKS}/{file}"} for file in files),
+            {"include_tasks": f"{PLAYBOOKS}/{file}"},
         ]}  # fmt: skip
         (self.directory / "play.yml").write_text(json.dumps([play]))
         (self.directory / "hosts.json").write_text(json.dumps({"all": {"children": GROUPS}}))
@@ -91,8 +92,7 @@ def old_pc(tmp_path):
 
 @pytest.mark.parametrize(("mode", "end", "beside", "gone"), STATES)
 def test_every_row_comes_back_whatever_the_old_bot_has_left(old_pc, mode, end, beside, gone):
-    old_pc.was_left(mode, end, gone)
-    assert all(Path(f"{old_pc.database}{suffix}").exists() for suffix in beside)
+    old_pc.was_left(mode, end, beside, gone)
     old_pc.play("hand_over.yml")
     assert old_pc.rows() == (5000, "later 999")
     # What was kept is whole as well.
@@ -102,8 +102,8 @@ def test_every_row_comes_back_whatever_the_old_bot_has_left(old_pc, mode, end, b
 
 
 @pytest.mark.parametrize(("mode", "end", "beside", "gone"), STATES)
-def test_the_evening_is_undone_with_its_last_rows(old_pc, mode, end, beside, gone):  # noqa: ARG001
-    old_pc.was_left(mode, end, gone)
+def test_the_evening_is_undone_with_its_last_rows(old_pc, mode, end, beside, gone):
+    old_pc.was_left(mode, end, beside, gone)
     old_pc.play("hand_over.yml", rollback_mode="restore")
     assert old_pc.rows() == (1000, "committed")
 
