@@ -5,8 +5,9 @@
     python demo/sample_world/generate_stats.py --out DIR --new-match [--at 2026-11-22T21:40:00]
 
 The first form writes the past: weeks of evenings before the day --until (default: yesterday). The
-second adds one match, a file for each of its two rounds, that ended just now or at --at. The same
-arguments give the same bytes. Needs nothing but Python 3.9 or later.
+second adds one match, a file for each of its two rounds, that ended just now or at --at, on the map
+that none in DIR was played on for the longest time. The same arguments and the same DIR give the same
+bytes. Needs nothing but Python 3.9 or later.
 
 The numbers agree with one another: every kill is somebody's death by the same weapon, damage given
 is damage received, and the file of a second round adds up both rounds where a game server does.
@@ -444,14 +445,27 @@ def past(
     return sorted(files, key=lambda file: file.name)
 
 
-def new_match(*, seed: int, ended: datetime, map_name: str | None, players: int) -> list[StatsFile]:
-    """Make up one match among the same community whose second round ends at ``ended``."""
+def new_match(*, seed: int, ended: datetime, maps: list[str], players: int) -> list[StatsFile]:
+    """Make up one match among the same community, on one of ``maps``, that ends at ``ended``."""
     people = community(random.Random(seed), players)  # noqa: S311
     chance = random.Random(f"{seed} {ended}")  # noqa: S311
-    plan = plan_match(chance, map_name or chance.choice(sorted(MAPS)))
+    plan = plan_match(chance, chance.choice(maps))
     size = max(1, min(4, len(people) // 2))
     present = chance.sample(people, 2 * size)
     return play_match(chance, plan, (present[:size], present[size:]), ended - plan.length, spare=[])
+
+
+def rested_maps(directory: Path) -> list[str]:
+    """Return the maps on which no match in ``directory`` was played, or those longest ago.
+
+    Matches that end "just now" overlap when they are asked for within minutes. A game server plays one
+    at a time, so at least they must not look like rounds of one another.
+    """
+    last_played = dict.fromkeys(MAPS, "")
+    for name in sorted(path.name for path in directory.glob("*-round-1.txt")):
+        last_played[name[len("2026-11-22-214000-") : -len("-round-1.txt")]] = name
+    longest_ago = min(last_played.values())
+    return sorted(map_ for map_, played in last_played.items() if played == longest_ago)
 
 
 def write(files: list[StatsFile], directory: Path) -> None:
@@ -491,9 +505,8 @@ def main() -> int:
 
     if arguments.new_match:
         ended = (arguments.at or datetime.now()).replace(microsecond=0)
-        files = new_match(
-            seed=arguments.seed, ended=ended, map_name=arguments.map, players=arguments.players
-        )
+        maps = [arguments.map] if arguments.map else rested_maps(arguments.out)
+        files = new_match(seed=arguments.seed, ended=ended, maps=maps, players=arguments.players)
         write(files, arguments.out)
         print("\n".join(file.name for file in files))
         return 0

@@ -172,6 +172,25 @@ async def test_a_second_round_without_its_first_is_refused(db, tmp_path):
     assert set((await row_counts(db)).values()) == {0}
 
 
+async def test_a_second_round_does_not_vanish_behind_that_of_the_match_before(
+    db, import_all, tmp_path
+):
+    """The first round's file of a match was lost; the same map had been played shortly before."""
+    stats_files.write_match(tmp_path)
+    later = "2026-11-20-214400-supply-round-2.txt"
+    stats_files.write(tmp_path, later, stats_files.supply_second())
+    outcome = await import_all(tmp_path)
+    assert "has another second round" in outcome[later]
+    assert "first round is missing" in outcome[later]
+    assert await processed_files(db) == {FIRST, SECOND}
+
+    between = "2026-11-20-214000-supply-round-1.txt"
+    stats_files.write(tmp_path, between, stats_files.supply_first())
+    outcome = await import_all(tmp_path)
+    assert outcome[later] is True
+    assert await db.fetch_value("SELECT COUNT(*) FROM rounds") == 4
+
+
 async def test_a_file_under_another_rounds_name_is_refused(import_all, tmp_path):
     stats_files.write(tmp_path, FIRST, stats_files.supply_first("radar"))
     assert await import_all(tmp_path) == {FIRST: f"{FIRST} holds round 1 of radar"}

@@ -193,6 +193,18 @@ def test_two_new_matches_differ(tmp_path):
     assert files[0] != files[1]
 
 
+def test_matches_of_one_evening_are_played_on_different_maps(tmp_path):
+    ended = datetime(2026, 11, 22, 21, 40)
+    maps = []
+    for minute in range(11):
+        output = generate(
+            tmp_path, "--new-match", "--at", f"{ended + timedelta(minutes=minute):%Y-%m-%dT%H:%M}"
+        )
+        maps.append(StatsFileName.parse(output.splitlines()[0]).map_name)
+    assert len(set(maps[:10])) == 10
+    assert maps[10] == maps[0], "none is left: the one that was played longest ago"
+
+
 @pytest.mark.parametrize(
     "options", [("--weeks", "0"), ("--players", "1"), ("--until", "someday"), ("--map", "nowhere")]
 )

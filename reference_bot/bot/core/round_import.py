@@ -68,6 +68,7 @@ async def import_file(
             return False
         round_id = await _write_round(session, name, match_id, round_)
         if round_id is None:  # the round is there; only the note about its file was lost
+            await _check_same_round(session, name, match_id)
             return False
         await _write_players(session, round_id, name, round_)
         await team_history.note_aliases(session, name.ended, round_.players)
@@ -153,6 +154,20 @@ async def _write_round(
         "fullhold" if round_.is_full_hold else "objective",
         await _gaming_session(session, name.ended),
     )
+
+
+async def _check_same_round(session: Session, name: StatsFileName, match_id: str) -> None:
+    """Raise StatsFileError where the round that the match has is not that of this file."""
+    there = await session.fetch_one(
+        "SELECT round_date, round_time FROM rounds WHERE match_id = ? AND round_number = ?",
+        match_id,
+        name.round_number,
+    )
+    if tuple(there) != (f"{name.ended:%Y-%m-%d}", f"{name.ended:%H%M%S}"):
+        raise StatsFileError(
+            f"match {match_id} has another second round, of {' '.join(there)};"
+            " the file of this one's first round is missing"
+        )
 
 
 async def _gaming_session(session: Session, ended: datetime) -> int:
