@@ -88,7 +88,7 @@ clean() {
     docker network ls -q --filter label=etl.world=demo | xargs -r docker network rm >/dev/null
   fi
   rm -rf artifacts/demo inventories/demo/secrets inventories/demo/group_vars/all/vault.yml \
-    .cache/*.demo .cache/*.demo.tar "$HOME/.ansible/cp-demo"
+    .cache/*.demo .cache/*.demo.* "$HOME/.ansible/cp-demo"
   echo "The demo is gone. (The base image and .venv stay; make clean removes those too.)"
 }
 

@@ -5,8 +5,8 @@
     python demo/sample_world/generate_stats.py --out DIR --new-match [--at 2026-11-22T21:40:00]
 
 The first form writes the past: weeks of evenings before the day --until (default: yesterday). The
-second adds one match, a file for each of its two rounds, that ended just now or at --at, on the map
-that none in DIR was played on for the longest time. The same arguments and the same DIR give the same
+second adds one match, a file for each of its two rounds, that ended just now or at --at; without
+--map on the map that was not played in DIR for longest. The same arguments, and DIR, give the same
 bytes. Needs nothing but Python 3.9 or later.
 
 The numbers agree with one another: every kill is somebody's death by the same weapon, damage given
@@ -458,8 +458,8 @@ def new_match(*, seed: int, ended: datetime, maps: list[str], players: int) -> l
 def rested_maps(directory: Path) -> list[str]:
     """Return the maps on which no match in ``directory`` was played, or those longest ago.
 
-    Matches that end "just now" overlap when they are asked for within minutes. A game server plays one
-    at a time, so at least they must not look like rounds of one another.
+    Matches that end "just now" overlap when they are asked for within minutes. A game server plays
+    one at a time, so at least they must not look like rounds of one another.
     """
     last_played = dict.fromkeys(MAPS, "")
     for name in sorted(path.name for path in directory.glob("*-round-1.txt")):

@@ -8,9 +8,10 @@ WISH is JSON, as an argument or on the standard input. ``describe``: ``file`` (m
 ``folders`` (a list). It prints ``file`` (``size``, ``block``, ``digests``) and ``folders``
 ({name: {path in it: [size, mtime]}}). ``pack``: that as ``there``, ``file``, ``folders`` (paths;
 told apart by their last part) and ``out``, the archive. ``unpack``: ``archive``, ``base`` (the file
-that was described; may be missing), ``file``, ``folders`` and ``owner`` (of what comes into the
-folders). ``pack`` and ``unpack`` print ``sha256`` and ``size`` of the file, ``sent`` (bytes of the
-archive), ``blocks`` and ``changed`` of them, and ``files`` (how many in folders).
+that was described; may be missing), ``file``, ``folders``, ``owner`` and ``group`` (of what comes
+into the folders). Without ``file`` only folders travel. ``pack`` and ``unpack`` print ``sha256``
+and ``size`` of the file, ``sent`` (bytes of the archive), ``blocks`` and ``changed`` of them, and
+``files`` (how many in folders).
 
 The file is compared in blocks, so a database of gigabytes of which a few pages have changed travels
 as these pages. With nothing there the whole of it travels, compressed. ``unpack`` fails, and leaves
@@ -75,11 +76,11 @@ def files_of(folder: Path) -> dict[str, list[int]]:
 
 def describe(wish: dict[str, Any]) -> dict[str, Any]:
     """Say what is there."""
-    file = Path(wish["file"])
-    size = file.stat().st_size if file.exists() else 0
+    file = Path(wish["file"]) if "file" in wish else None
+    size = file.stat().st_size if file and file.exists() else 0
     block = block_size(size)
     digests = b""
-    if size:
+    if file and size:
         with file.open("rb") as opened:
             digests = b"".join(map(digest, read_blocks(opened, block)))
     folders = [Path(folder) for folder in wish["folders"]]
@@ -127,9 +128,11 @@ def pack(wish: dict[str, Any]) -> dict[str, Any]:
     """Write the archive. Its reader is the owner of the directory that it lies in."""
     out = Path(wish["out"])
     blocks = out.with_name(out.name + ".blocks")
+    said: dict[str, Any] = {}
     try:
-        with blocks.open("wb") as file:
-            said = write_difference(Path(wish["file"]), wish["there"]["file"], file)
+        if "file" in wish:
+            with blocks.open("wb") as file:
+                said = write_difference(Path(wish["file"]), wish["there"]["file"], file)
         with tarfile.open(out, "w") as archive:
             files = 0
             for folder in map(Path, wish["folders"]):
@@ -140,7 +143,8 @@ def pack(wish: dict[str, Any]) -> dict[str, Any]:
                         files += 1
             said["files"] = files
             add(archive, "file.json", json.dumps(said).encode())
-            archive.add(blocks, "file.blocks")
+            if "file" in wish:
+                archive.add(blocks, "file.blocks")
     finally:
         if blocks.exists():
             blocks.unlink()
@@ -169,32 +173,37 @@ def sha256(file: Path) -> str:
     return whole.hexdigest()
 
 
-def unpack(wish: dict[str, Any]) -> dict[str, Any]:
-    """Make the file from its base and the archive, fill the folders."""
-    file, base = Path(wish["file"]), Path(wish["base"])
-    folders = {Path(folder).name: Path(folder) for folder in wish["folders"]}
+def unpack_file(archive: tarfile.TarFile, said: dict[str, Any], base: Path, file: Path) -> None:
+    """Make the file from its base and the archive; where that fails there is none."""
     if not base.exists():
         file.write_bytes(b"")
     elif file != base:
         shutil.copyfile(base, file)
     file.chmod(0o600)
     try:
-        with tarfile.open(wish["archive"]) as archive:
-            said = json.loads(archive.extractfile("file.json").read())
-            patch(archive.extractfile("file.blocks"), said["block"], file)
-            os.truncate(file, said["size"])
-            found = sha256(file)
-            if found != said["sha256"]:
-                raise SystemExit(
-                    f"{file} is not what was sent: SHA-256 {found}, sent was {said['sha256']}"
-                )
-            for entry in archive:
-                kind, _, path = entry.name.partition("/")
-                if kind == "folders":
-                    place(archive, entry, folders, path, wish["owner"])
+        patch(archive.extractfile("file.blocks"), said["block"], file)
+        os.truncate(file, said["size"])
+        found = sha256(file)
+        if found != said["sha256"]:
+            raise SystemExit(
+                f"{file} is not what was sent: SHA-256 {found}, sent was {said['sha256']}"
+            )
     except BaseException:
         file.unlink()
         raise
+
+
+def unpack(wish: dict[str, Any]) -> dict[str, Any]:
+    """Make the file, fill the folders."""
+    folders = {Path(folder).name: Path(folder) for folder in wish["folders"]}
+    with tarfile.open(wish["archive"]) as archive:
+        said = json.loads(archive.extractfile("file.json").read())
+        if "file" in wish:
+            unpack_file(archive, said, Path(wish["base"]), Path(wish["file"]))
+        for entry in archive:
+            kind, _, path = entry.name.partition("/")
+            if kind == "folders":
+                place(archive, entry, folders, path, (wish["owner"], wish["group"]))
     return {**said, "sent": Path(wish["archive"]).stat().st_size}
 
 
@@ -203,7 +212,7 @@ def place(
     entry: tarfile.TarInfo,
     folders: dict[str, Path],
     path: str,
-    owner: str,
+    owner: tuple[str, str],
 ) -> None:
     """Write one file into its folder, with its time; what names a place outside is refused."""
     name, _, inside = path.partition("/")
@@ -219,7 +228,7 @@ def place(
     os.utime(target, (entry.mtime, entry.mtime))
     target.chmod(0o640)
     for item in (target, *(parent for parent in target.parents if made in parent.parents)):
-        shutil.chown(item, owner, owner)
+        shutil.chown(item, *owner)
 
 
 if __name__ == "__main__":

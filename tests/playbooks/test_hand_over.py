@@ -13,6 +13,7 @@ from support.sqlite_states import STATES, make
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLAYBOOKS = REPOSITORY / "playbooks/rollback"
+PARCEL = REPOSITORY / "playbooks/files/parcel.py"
 HOST = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 GROUPS = {
     name: {"hosts": {host: HOST}}
@@ -28,7 +29,10 @@ class OldPC:
         self.database = directory / "bot" / "production.db"
         self.database.parent.mkdir()
         self.back = directory / "back.db"
-        (directory / "local_stats").mkdir()
+        self.stats = directory / "local_stats"
+        for folder in (self.stats, directory / "bot_server/local_stats"):
+            folder.mkdir(parents=True)
+        (directory / "bot_server/local_stats/later.txt").write_text("a round since the move")
 
     def was_left(self, mode, end, beside=(), gone=()):
         make(self.database, mode, end)
@@ -43,10 +47,13 @@ class OldPC:
             rows = ((number, f"later {number}") for number in range(5000))
             connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         connection.close()
-        subprocess.run(
-            ["tar", "-C", self.directory, "-cf", self.directory / "state-back.tar", "local_stats"],
-            check=True,
-        )
+        wish = {
+            "there": {"file": {"size": 0, "digests": ""}, "folders": {}},
+            "file": str(self.back),
+            "folders": [str(self.directory / "bot_server/local_stats")],
+            "out": str(self.directory / "back.parcel"),
+        }
+        subprocess.run([sys.executable, PARCEL, "pack", json.dumps(wish)], check=True)
 
     def play(self, file, **settings):
         """Run a task file on the old PC."""
@@ -60,7 +67,7 @@ class OldPC:
         (self.directory / "hosts.json").write_text(json.dumps({"all": {"children": GROUPS}}))
         settings |= {
             "legacy_database": str(self.database),
-            "legacy_state_directories": [str(self.directory / "local_stats")],
+            "legacy_state_directories": [str(self.stats)],
             "legacy_service": "",
             "migration_artifacts": str(self.directory),
             "database_address": "192.0.2.1",
@@ -95,6 +102,8 @@ def test_every_row_comes_back_whatever_the_old_bot_has_left(old_pc, mode, end, b
     old_pc.was_left(mode, end, beside, gone)
     old_pc.play("hand_over.yml")
     assert old_pc.rows() == (5000, "later 999")
+    assert old_pc.database.stat().st_mode & 0o777 == 0o644
+    assert (old_pc.stats / "later.txt").read_text() == "a round since the move"
     # What was kept is whole as well.
     old_pc.database = old_pc.kept
     old_pc.kept.chmod(0o644)

@@ -1,8 +1,9 @@
 """playbooks/files/parcel.py: a file and folders arrive exactly, and only what differs travels."""
 
-import getpass
+import grp
 import json
 import os
+import pwd
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+OWNER = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
 PARCEL = Path(__file__).resolve().parents[2] / "playbooks/files/parcel.py"
 
 
@@ -43,7 +45,7 @@ class Sides:
                 "base": str(self.here / base),
                 "file": str(self.here / out),
                 "folders": folders,
-                "owner": getpass.getuser(),
+                **OWNER,
             },
         )
         assert (self.here / out).read_bytes() == self.file.read_bytes()
@@ -102,7 +104,7 @@ def test_the_file_may_be_its_own_base(sides):
 def test_a_file_that_arrives_otherwise_is_refused_and_gone(sides):
     sides.file.write_bytes(noise(200_000))
     sides.send(out="base.db")
-    wish = {"folders": [], "owner": getpass.getuser(), "file": str(sides.here / "final.db")}
+    wish = {"folders": [], **OWNER, "file": str(sides.here / "final.db")}
     # Applied to another base than the one that was described.
     (sides.here / "other.db").write_bytes(noise(200_000, seed=3))
     sides.file.write_bytes(noise(100_000) + b"new")
@@ -117,6 +119,21 @@ def test_a_file_that_arrives_otherwise_is_refused_and_gone(sides):
     assert not (sides.here / "final.db").exists()
 
 
+def test_folders_travel_without_a_file(sides):
+    for name, text in (("a.txt", "both have it"), ("b.txt", "new")):
+        (sides.source / "stats" / name).write_text(text)
+    copy = sides.here / "stats/a.txt"
+    copy.write_text("both have it")
+    os.utime(copy, (sides.source / "stats/a.txt").stat()[7:9])
+    there = parcel("describe", {"folders": [str(sides.here / "stats")]})
+    archive = str(sides.source / "parcel")
+    wish = {"there": there, "folders": [str(sides.source / "stats")], "out": archive}
+    assert parcel("pack", wish)["files"] == 1
+    parcel("unpack", {"archive": archive, "folders": [str(sides.here / "stats")], **OWNER})
+    assert (sides.here / "stats/b.txt").read_text() == "new"
+    assert sorted(path.name for path in sides.here.iterdir()) == ["stats"]
+
+
 def test_an_archive_that_names_a_place_outside_is_refused(sides):
     sides.file.write_bytes(b"contents")
     sides.send()
@@ -128,7 +145,7 @@ def test_an_archive_that_names_a_place_outside_is_refused(sides):
         "base": str(sides.here / "base.db"),
         "file": str(sides.here / "final.db"),
         "folders": [str(sides.here / "stats")],
-        "owner": getpass.getuser(),
+        **OWNER,
     }
     argv = [sys.executable, PARCEL, "unpack", json.dumps(wish)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
