@@ -89,10 +89,10 @@ esac
 for name in "${failed[@]}"; do
   echo "failed: $name"
   plain=$(sed -E 's/\x1b\[[0-9;]*m//g; s/^ *│ ?//' "$logs/$name.log")
-  words=$(awk '/^TASK \[/ { task = $0 } /^(FAILED|ERROR) [^ ]+::/ { print }
+  words=$(awk '/^TASK \[/ { task = $0 } /^(FAILED|ERROR) [^ ]+::/ || /^E  / { print }
     /^(fatal|failed): / { sub(/ \*+$/, "", task); print task; print; rest = 6; next }
     /^(TASK|PLAY) / || /^$/ { rest = 0 } rest-- > 0 { print }' <<<"$plain")
-  tail -n 8 <<<"${words:-$plain}" | cut -c1-300
+  tail -n 16 <<<"${words:-$plain}" | cut -c1-300
 done
 echo "$passed passed, ${#failed[@]} failed"
 [ ${#failed[@]} -eq 0 ]
