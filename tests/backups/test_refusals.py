@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import ansible
 
-ROOT = Path(__file__).parents[2]
-PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 SOURCE = {
     "name": "stats",
     "key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJD3KTau/C5C6TTmlieUk+0UrjaNaeixX/kHPJ7FXGhF me",
@@ -122,14 +117,7 @@ def test_postgres_server_refuses(tmp_path: Path, settings: dict, message: str) -
 def refused(tmp_path: Path, role: str, settings: dict, message: str) -> None:
     play = tmp_path / "play.yml"
     play.write_text(PLAY.replace("ROLE", role))
-    done = subprocess.run(
-        [PLAYBOOK, "-i", "localhost,", "-e", json.dumps(settings), play],
-        cwd=tmp_path,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ansible.play(play, inventory="localhost,", **settings)
     assert done.returncode != 0
-    assert message in " ".join(done.stdout.split())
+    assert message in ansible.words(done)
     assert "changed=0" in done.stdout

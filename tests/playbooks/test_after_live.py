@@ -3,12 +3,12 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support import ansible
 from support.postgres import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,26 +83,24 @@ class World:
             {"copy": {"dest": str(self.directory / "facts"), "content": FACTS}},
         ]}]  # fmt: skip
         (self.directory / "play.yml").write_text(json.dumps(play))
-        environment = {
-            **os.environ,
-            "PATH": f"{self.programs}:{self.database_programs}:{os.environ['PATH']}",
-            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "PGHOST": self.database.socket_dir,
-            "PGUSER": "postgres",
-        }
-        done = subprocess.run(
-            ["ansible-playbook", "-i", self.directory / "hosts.json", self.directory / "play.yml",
-             *(word for file in ("all/migration.yml", "all/watch.yml", "all/main.yml")
-               for word in ("-e", f"@{REPOSITORY}/group_vars/{file}")),
-             "-e", json.dumps(self.settings | settings)],
-            env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-            cwd=REPOSITORY, timeout=600,
-        )  # fmt: skip
-        text = " ".join(f"{done.stdout} {done.stderr}".split())
+        (self.directory / "settings.json").write_text(json.dumps(self.settings | settings))
+        variables = (
+            *(f"{REPOSITORY}/group_vars/all/{name}.yml" for name in ("migration", "watch", "main")),
+            self.directory / "settings.json",  # the last one wins
+        )
+        done = ansible.play(
+            self.directory / "play.yml",
+            *(f"--extra-vars=@{file}" for file in variables),
+            inventory=self.directory / "hosts.json",
+            environment={
+                "PATH": f"{self.programs}:{self.database_programs}:{os.environ['PATH']}",
+                "PGHOST": self.database.socket_dir,
+                "PGUSER": "postgres",
+            },
+        )
         facts = self.directory / "facts"
         seen, back = json.loads(facts.read_text()) if facts.exists() else ({}, False)
-        return done.returncode, text, seen, back
+        return done.returncode, ansible.words(done), seen, back
 
 
 @pytest.fixture

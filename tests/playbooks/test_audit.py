@@ -1,12 +1,11 @@
 """The verdict of audit.yml: what was not measured is no pass."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from support import ansible
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEASURED = {
@@ -45,18 +44,9 @@ def complaints(directory, server, stranger):
     }
     groups = {"children": {name: {"hosts": found} for name, found in hosts.items()}}
     (directory / "hosts.json").write_text(json.dumps({"all": groups}))
-    done = subprocess.run(
-        ["ansible-playbook", "-i", directory / "hosts.json", directory / "audit.yml",
-         "-e", json.dumps({"repository_directory": str(directory), "audit_hosts": "database"})],
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_FORCE_COLOR": "0",
-        },
-        cwd=REPOSITORY, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.returncode, " ".join(done.stdout.split())
+    settings = {"repository_directory": str(directory), "audit_hosts": "database"}
+    done = ansible.play(directory / "audit.yml", inventory=directory / "hosts.json", **settings)
+    return done.returncode, ansible.words(done)
 
 
 def test_nothing_falls_short(tmp_path):

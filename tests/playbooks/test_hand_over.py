@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import ansible
 from support.sqlite_states import STATES, make
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLAYBOOKS = REPOSITORY / "playbooks/rollback"
+VARIABLES = ("legacy/main", "all/main", "all/migration")
 PARCEL = REPOSITORY / "playbooks/files/parcel.py"
 HOST = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 GROUPS = {
@@ -72,15 +73,17 @@ class OldPC:
             "migration_artifacts": str(self.directory),
             "database_address": "192.0.2.1",
         }
-        variables = [f"@{REPOSITORY}/group_vars/{name}/" for name in ("legacy", "all")]
-        done = subprocess.run(
-            ["ansible-playbook", "-i", self.directory / "hosts.json", self.directory / "play.yml",
-             "-e", f"{variables[0]}main.yml", "-e", f"{variables[1]}main.yml",
-             "-e", f"{variables[1]}migration.yml", "-e", json.dumps(settings)],
-            env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
-            cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        (self.directory / "settings.json").write_text(json.dumps(settings))
+        variables = (
+            *(f"{REPOSITORY}/group_vars/{name}.yml" for name in VARIABLES),
+            self.directory / "settings.json",  # the last one wins
+        )
+        done = ansible.play(
+            self.directory / "play.yml",
+            *(f"--extra-vars=@{file}" for file in variables),
+            inventory=self.directory / "hosts.json",
+        )
+        assert done.returncode == 0, done.stdout
 
     def rows(self):
         """Return what a bot finds: how many rows, and the newest one's text."""

@@ -1,16 +1,9 @@
 """Bad input stops the role hardening before it touches the host, with one message."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from support import ansible
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJD3KTau/C5C6TTmlieUk+0UrjaNaeixX/kHPJ7FXGhF me"
-PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 PLAY = """
 - hosts: localhost
   connection: local
@@ -69,16 +62,8 @@ def test_bad_input_is_refused(tmp_path, settings, message):
     play.write_text(PLAY)
     if settings:
         settings = {"hardening_admin_authorized_keys": [KEY]} | settings
-    done = subprocess.run(
-        [PLAYBOOK, "-i", "localhost,", "-e", json.dumps(settings), play],
-        cwd=tmp_path,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = ansible.play(play, inventory="localhost,", **settings)
     assert done.returncode != 0
-    assert message in " ".join(done.stdout.split())
+    assert message in ansible.words(done)
     assert "changed=0" in done.stdout
     assert "What differs on the host" not in done.stdout

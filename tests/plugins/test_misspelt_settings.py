@@ -1,13 +1,10 @@
 """The typo guard that every role's validate.yml calls."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support import ansible
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,29 +51,13 @@ def run_role(tmp_path):
         (role / name).resolve().write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def run(**settings):
-        extra = json.dumps(settings)
-        done = subprocess.run(
-            [
-                Path(sys.executable).parent / "ansible-playbook",
-                "-i",
-                "localhost,",
-                "-e",
-                extra,
-                "play.yml",
-            ],
-            cwd=tmp_path,
-            env=os.environ
-            | {
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_ROLES_PATH": str(tmp_path / "roles"),
-                "ANSIBLE_FORCE_COLOR": "0",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
+        done = ansible.play(
+            tmp_path / "play.yml",
+            inventory="localhost,",
+            environment={"ANSIBLE_ROLES_PATH": str(tmp_path / "roles")},
+            **settings,
         )
-        return done.returncode, " ".join(done.stdout.split())
+        return done.returncode, ansible.words(done)
 
     return run
 

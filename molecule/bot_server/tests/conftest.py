@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import uuid
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ansible
 
 SCENARIO = Path(__file__).resolve().parent.parent
-REPOSITORY = SCENARIO.parent.parent
 
 
 class Deployment:
@@ -24,32 +23,18 @@ class Deployment:
 
     def begin(self, *options: str, **settings: Any) -> subprocess.Popen[str]:
         """Start it on Debian 12, in a process group of its own."""
-        extra = self.directory / "settings.json"
-        extra.write_text(json.dumps(settings))
-        environment = os.environ | {
-            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-            "ETL_CACHE": str(REPOSITORY / ".cache"),
-            "MOLECULE_PROJECT_DIRECTORY": str(REPOSITORY),
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        inventory = SCENARIO / "inventory" / "hosts.yml"
-        command = ["ansible-playbook", "-i", str(inventory), str(SCENARIO / "converge.yml")]
-        return subprocess.Popen(
-            [*command, "--limit", "bot", "--extra-vars", f"@{extra}", *options],
-            env=environment,
-            cwd=REPOSITORY,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        return ansible.begin(
+            SCENARIO / "converge.yml",
+            "--limit=bot",
+            *options,
+            inventory=SCENARIO / "inventory/hosts.yml",
+            environment={"MOLECULE_PROJECT_DIRECTORY": str(ansible.ROOT)},
+            **settings,
         )
 
     def __call__(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """Run it to its end; returns exit code and everything it said."""
-        run = self.begin(*options, **settings)
-        said, _ = run.communicate(timeout=600)
-        return subprocess.CompletedProcess(run.args, run.returncode, said)
+        return ansible.finish(self.begin(*options, **settings))
 
     def source(self, **files: str) -> Path:
         """Return a copy of the test bot in which some files have other contents.

@@ -8,12 +8,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from support import ansible
 
 ROOT = Path(__file__).parents[3]
 testinfra_hosts = ["docker://bot_server-bot"]
@@ -27,19 +27,7 @@ def sql(host: Any, query: str) -> str:
 
 def play(playbook: str, *options: str) -> subprocess.Popen:
     """Begin a run of a playbook, in a process group of its own."""
-    return subprocess.Popen(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            f"--inventory={ROOT}/molecule/bot_server/deploy/inventory",
-            *options,
-            ROOT / playbook,
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return ansible.begin(playbook, *options, inventory="molecule/bot_server/deploy/inventory")
 
 
 def deploy(*settings: str, options: Sequence[str] = ()) -> subprocess.Popen:
@@ -49,9 +37,9 @@ def deploy(*settings: str, options: Sequence[str] = ()) -> subprocess.Popen:
 
 def said(run: subprocess.Popen, code: int) -> str:
     """Return what a run has printed, as one line; it has to end with this exit code."""
-    output, _ = run.communicate()
-    assert run.returncode == code, output
-    return " ".join(output.split())
+    done = ansible.finish(run)
+    assert done.returncode == code, done.stdout
+    return ansible.words(done)
 
 
 def release(host: Any, version: str, change: str, since: str = "v1") -> None:

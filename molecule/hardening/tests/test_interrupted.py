@@ -1,45 +1,34 @@
 """Runs that end in the middle of a change of port; the next one ends well, whatever was done."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support import ansible
 
 SCENARIO = Path(__file__).parents[1]
-PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 PORTS = (48022, 48055)
 
 
 def run(machine, port, kill_before="", occurrence=1, **settings):
     """Run converge.yml for one host towards a port; return the exit code and what was printed."""
     settings = {"hardening_ssh_port": port, "hardening_initial_ports": [*PORTS]} | settings
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(SCENARIO.parents[1] / "ansible.cfg"),
-        "ANSIBLE_ROLES_PATH": str(SCENARIO.parents[1] / "roles"),
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
+    environment = {}
     if kill_before:
-        environment |= {
+        environment = {
             "ANSIBLE_CALLBACK_PLUGINS": str(SCENARIO / "files"),
             "ANSIBLE_CALLBACKS_ENABLED": "kill_before",
             "KILL_BEFORE": kill_before,
             "KILL_OCCURRENCE": str(occurrence),
         }
-    command = [PLAYBOOK, "-i", SCENARIO / "inventory/hosts.yml", "--limit", machine.name]
-    done = subprocess.run(
-        [*command, "-e", json.dumps(settings), SCENARIO / "converge.yml"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        start_new_session=True,
+    done = ansible.play(
+        SCENARIO / "converge.yml",
+        f"--limit={machine.name}",
+        inventory=SCENARIO / "inventory/hosts.yml",
+        environment=environment,
+        **settings,
     )
     return done.returncode, done.stdout
 

@@ -1,10 +1,10 @@
 """The machines of this scenario, and playbooks that are run on them."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import testinfra
+from support import ansible
 
 ROOT = Path(__file__).parents[3]
 WORLD = Path(os.environ["ETL_CACHE"]) / "world.migrate"
@@ -17,9 +17,5 @@ def machine(name):
 
 def play(playbook, *options):
     """Run a playbook on the scenario's machines; return its exit code and what it printed."""
-    done = subprocess.run(
-        ["ansible-playbook", "-i", ROOT / "molecule/migrate/inventory", ROOT / playbook, *options],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    done = ansible.play(playbook, *options, inventory="molecule/migrate/inventory")
+    return done.returncode, done.stdout

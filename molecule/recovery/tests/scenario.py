@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import testinfra
+from support import ansible
 
 ROOT = Path(__file__).parents[3]
 SCENARIO = Path(__file__).parents[1]
@@ -90,29 +88,4 @@ class Machine:
 
 def play(playbook: str | Path, *options: str, **variables: object):
     """Run a playbook with the scenario's inventory, as an operator does."""
-    return subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={SCENARIO / 'inventory'}",
-            "--extra-vars",
-            json.dumps(variables),
-            *options,
-            ROOT / playbook,
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_FORCE_COLOR": "0",
-            "ETL_CACHE": str(CACHE),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def said(result) -> str:
-    """Return a playbook's output without its line breaks."""
-    return " ".join(result.stdout.split())
+    return ansible.play(playbook, *options, inventory=SCENARIO / "inventory", **variables)

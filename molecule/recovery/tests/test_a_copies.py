@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from scenario import BACKUPS, COPIES, KEEPER, SECRETS, Machine, play, said
+from scenario import BACKUPS, COPIES, KEEPER, SECRETS, Machine, play
+from support.ansible import words
 
 SSH = (
     "-F none -o BatchMode=yes -o UserKnownHostsFile=/etc/postgres-backup.d/known_hosts"
@@ -197,8 +198,8 @@ class TestMissingCopies:
 def test_a_restore_takes_the_copy_of_the_other_host(manifest) -> None:
     result = play("playbooks/restore.yml", restore_from="keeper", restore_backup=manifest["stamp"])
     assert result.returncode == 0, result.stdout
-    assert f"Backup {manifest['stamp']} of etlegacy_stats: 1 tables with 5000 rows" in said(result)
-    assert "The drill left nothing behind." in said(result)
+    assert f"Backup {manifest['stamp']} of etlegacy_stats: 1 tables with 5000 rows" in words(result)
+    assert "The drill left nothing behind." in words(result)
 
 
 def test_no_key_for_backups_is_on_either_server(database, keeper) -> None:

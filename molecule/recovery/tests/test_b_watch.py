@@ -9,7 +9,8 @@ from pathlib import Path
 import pyrage
 import pytest
 from conftest import ROUNDS
-from scenario import BACKUPS, COPIES, NAMES, SECRETS, Machine, play, said
+from scenario import BACKUPS, COPIES, NAMES, SECRETS, Machine, play
+from support.ansible import words
 
 BACKUP = "postgres-backup.service"
 CHECK = "postgres-backup-check.service"
@@ -41,7 +42,7 @@ class TestDatabaseServer:
             database.ok(f"cp -p /root/dump.age {dump}")
         assert f"{dump} is not what its manifest describes (truncated or altered)" in heard
         assert result.returncode != 0
-        assert "truncated or altered" in said(result)
+        assert "truncated or altered" in words(result)
         assert database.sql(NAMES) == DATABASES
         database.works(CHECK)
 
@@ -59,7 +60,7 @@ class TestDatabaseServer:
             secrets_directory=str(secrets),
         )
         assert result.returncode != 0
-        assert "Is it the identity of that inventory?" in said(result)
+        assert "Is it the identity of that inventory?" in words(result)
         assert database.sql(NAMES) == DATABASES
         assert fingerprints(keeper, COPIES) == before
 

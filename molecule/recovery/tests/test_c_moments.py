@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scenario import COUNT, NAMES, Machine, play, said
+from scenario import COUNT, NAMES, Machine, play
+from support.ansible import words
 
 CHECK = "postgres-backup-check.service"
 SECRET = "molecule-recovery-archive-Qs8k4Nf6dX"
@@ -45,12 +46,12 @@ def test_rows_written_after_the_base_backup_come_back(database) -> None:
 
     drill = play("playbooks/restore.yml", restore_time=moment)
     assert drill.returncode == 0, drill.stdout
-    assert "1 tables with 5100 rows are equal" in said(drill)
+    assert "1 tables with 5100 rows are equal" in words(drill)
     assert database.sql(NAMES) == "etlegacy_stats postgres"
 
     unconfirmed = play("playbooks/restore.yml", restore_time=moment, restore_mode="in_place")
     assert unconfirmed.returncode != 0
-    assert "-e restore_confirm=etlegacy_stats. Nothing was changed." in said(unconfirmed)
+    assert "-e restore_confirm=etlegacy_stats. Nothing was changed." in words(unconfirmed)
     assert database.sql(COUNT) == "3"
 
     result = play(
@@ -62,7 +63,7 @@ def test_rows_written_after_the_base_backup_come_back(database) -> None:
     assert result.returncode == 0, result.stdout
     assert database.sql(COUNT) == "5100"
     (former,) = [name for name in database.sql(NAMES).split() if "_before_" in name]
-    assert f"the former one is called {former}" in said(result)
+    assert f"the former one is called {former}" in words(result)
     assert database.sql(COUNT, former) == "3"
     assert "etlegacy_app=arwd" in database.sql("\\dp rounds")
     assert_no_second_server(database)
@@ -107,4 +108,4 @@ def test_an_archive_that_takes_nothing_any_more_is_heard_of(database) -> None:
 def test_an_archive_without_a_password_is_refused() -> None:
     result = play("site.yml", "--tags=validate", vault_postgres_archive_password="short")
     assert result.returncode != 0
-    assert "postgres_server_archive_password is empty, shorter than 16" in said(result)
+    assert "postgres_server_archive_password is empty, shorter than 16" in words(result)

@@ -6,7 +6,8 @@ import subprocess
 import time
 
 import pytest
-from scenario import ADDRESS, ADDRESSES, COPIES, COUNT, NAMES, Machine, play, said
+from scenario import ADDRESS, ADDRESSES, COPIES, COUNT, NAMES, Machine, play
+from support.ansible import words
 
 MEASURED = ADDRESS.with_name("recovery.measured")  # what docs/restore.md tells
 ASK = """
@@ -45,7 +46,7 @@ def gone(database, keeper, manifest) -> dict:
     done = time.monotonic()
     assert restore.returncode == 0, restore.stdout
     MEASURED.write_text(f"site.yml {built - started:.0f} s, restore.yml {done - built:.0f} s\n")
-    return {**before, "address": new, "restore": said(restore)}
+    return {**before, "address": new, "restore": words(restore)}
 
 
 @pytest.fixture(scope="module")

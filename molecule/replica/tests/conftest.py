@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scenario import ROOT, SCENARIO, Machine
+from scenario import SCENARIO, Machine
+from support import ansible
 
 
 @pytest.fixture(scope="session")
@@ -40,28 +39,8 @@ def play():
     """Run a playbook of the product, as the operator does."""
 
     def run(playbook: str, *options: str, **variables: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                "ansible-playbook",
-                f"--inventory={SCENARIO / 'inventory'}",
-                "--limit=all:!bot-vps",
-                "--extra-vars",
-                json.dumps(variables),
-                *options,
-                playbook,
-            ],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                "ANSIBLE_FORCE_COLOR": "0",
-                "ETL_CACHE": str(ROOT / ".cache"),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        options = ("--limit=all:!bot-vps", *options)
+        return ansible.play(playbook, *options, inventory=SCENARIO / "inventory", **variables)
 
     return run
 

@@ -50,11 +50,6 @@ class Machine:
         )
 
 
-def said(result: subprocess.CompletedProcess[str]) -> str:
-    """Return a playbook's output without its line breaks."""
-    return " ".join(result.stdout.split())
-
-
 def changed(result: subprocess.CompletedProcess[str]) -> int:
     """Return how many tasks changed something, on all hosts together."""
     assert result.returncode == 0, result.stdout

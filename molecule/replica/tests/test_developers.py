@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from scenario import SCENARIO, WORLD, Machine, changed, said
+from scenario import SCENARIO, WORLD, Machine, changed
+from support.ansible import words
 
 PLAYBOOK = "playbooks/dev_access.yml"
 COUNT = "SELECT count(*) FROM public.rounds"
@@ -238,7 +239,7 @@ class TestEnd:
     def test_what_he_made_is_not_dropped_by_accident(self, play, laptop) -> None:
         result = play(PLAYBOOK, developer="bob", developer_state="absent")
         assert result.returncode != 0
-        assert "-e developer_drop_schema=dev_bob. Nothing was changed." in said(result)
+        assert "-e developer_drop_schema=dev_bob. Nothing was changed." in words(result)
         hand_over("bob", laptop)
         assert psql("bob", laptop, "SELECT count FROM mine").stdout.strip() == "1000"
 
@@ -275,4 +276,4 @@ class TestEnd:
 def test_a_request_that_makes_no_sense_is_refused(play, variables, message) -> None:
     result = play(PLAYBOOK, **variables)
     assert result.returncode != 0
-    assert message in said(result)
+    assert message in words(result)

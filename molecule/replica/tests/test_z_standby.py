@@ -6,7 +6,8 @@ import re
 import time
 
 import pytest
-from scenario import SETTINGS, said
+from scenario import SETTINGS
+from support.ansible import words
 
 COUNT = "SELECT count(*) FROM rounds"
 STREAMING = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
@@ -69,7 +70,7 @@ class TestFollowing:
     ) -> None:
         well = play("playbooks/replication.yml")
         assert well.returncode == 0, well.stdout
-        assert re.search(r"standby_standby_vps: streaming from 172\.30\.7\.11, 0\.\d", said(well))
+        assert re.search(r"standby_standby_vps: streaming from 172\.30\.7\.11, 0\.\d", words(well))
         standby.ok("systemctl stop postgresql")
         try:
             database.sql(
@@ -77,7 +78,7 @@ class TestFollowing:
             )
             away = play("playbooks/replication.yml")
             assert away.returncode != 0
-            assert "away from nowhere" in said(away)
+            assert "away from nowhere" in words(away)
         finally:
             standby.ok("systemctl start postgresql")
         wanted = database.sql(COUNT)
@@ -91,7 +92,7 @@ class TestPromotion:
     def test_refused_while_the_primary_lives(self, play, standby) -> None:
         result = play("playbooks/promote.yml")
         assert result.returncode != 0
-        assert "The primary database-vps lives: PostgreSQL runs on it." in said(result)
+        assert "The primary database-vps lives: PostgreSQL runs on it." in words(result)
         assert standby.sql("SELECT pg_is_in_recovery()") == "t"
 
     def test_refused_without_a_word_when_the_primary_s_host_is_silent(
@@ -102,7 +103,7 @@ class TestPromotion:
         try:
             result = play("playbooks/promote.yml")
             assert result.returncode != 0
-            assert "adding -e primary_is_gone=database-vps. Nothing was changed." in said(result)
+            assert "adding -e primary_is_gone=database-vps. Nothing was changed." in words(result)
             assert standby.sql("SELECT pg_is_in_recovery()") == "t"
         finally:
             database.ok("iptables -D INPUT -p tcp --dport 48022 -j DROP")
@@ -112,7 +113,7 @@ class TestPromotion:
     ) -> None:
         result = play("playbooks/promote.yml")
         assert result.returncode == 0, result.stdout
-        assert "standby-vps is the primary now" in said(result)
+        assert "standby-vps is the primary now" in words(result)
         written = bots_place.login(
             standby, "migrator", "INSERT INTO rounds VALUES (5000, 'after') RETURNING map_name"
         )
@@ -126,5 +127,5 @@ class TestPromotion:
     def test_a_run_does_not_overwrite_who_was_promoted(self, play, standby) -> None:
         result = play("site.yml", "--limit=standby-vps,localhost")
         assert result.returncode != 0
-        assert "If it was promoted, it belongs into the group" in said(result)
+        assert "If it was promoted, it belongs into the group" in words(result)
         assert standby.sql("SELECT count(*) FROM rounds WHERE id = 5000") == "1"

@@ -1,25 +1,19 @@
 """site.yml on the finished servers once more, and what strangers' tools say of them."""
 
-import os
 import re
-import subprocess
 from pathlib import Path
+
+from support import ansible
 
 ROOT = Path(__file__).parents[3]
 
 
 def play(playbook, *arguments, **environment):
     """Run a playbook as a user does; return what it printed. It must succeed."""
-    result = subprocess.run(
-        ["ansible-playbook", "-i", "molecule/site/inventory", playbook, *arguments],
-        cwd=ROOT,
-        env=os.environ
-        | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ETL_CACHE": str(ROOT / ".cache")}
-        | environment,
-        capture_output=True,
-        text=True,
+    result = ansible.play(
+        playbook, *arguments, inventory="molecule/site/inventory", environment=environment
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == 0, result.stdout
     return result.stdout
 
 
