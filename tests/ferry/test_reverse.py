@@ -1,5 +1,6 @@
 """reverse: PostgreSQL's contents as a SQLite file that the old program can open."""
 
+import json
 import sqlite3
 
 import pytest
@@ -37,11 +38,14 @@ def test_copied_and_reversed_at_once_nothing_has_changed(
     assert oct(back.stat().st_mode)[-3:] == "600"
 
 
-@pytest.mark.parametrize("command", ["copy", "verify"])
+@pytest.mark.parametrize("command", ["copy", "verify", "the file"])
 def test_rows_written_since_the_cutover_are_named(
     ferry, bot_database, copied, cutover, tmp_path, command
 ):
-    baseline = cutover
+    baseline, base = cutover, []
+    if command == "the file":  # as with more rows than a report holds
+        without_rows(cutover)
+        base = ["--base", bot_database]
     if command == "verify":
         run = ferry("verify", bot_database, copied.dsn, "--report", baseline)
         assert run.code == 0
@@ -57,7 +61,7 @@ def test_rows_written_since_the_cutover_are_named(
         ).fetchone()[0]
         connection.execute("DELETE FROM processed_files WHERE id IN (7, 37)")
     back = tmp_path / "back.db"
-    run = ferry("reverse", copied.dsn, back, "--baseline", baseline)
+    run = ferry("reverse", copied.dsn, back, "--baseline", baseline, *base)
     assert run.code == 0, run
     since = {table["name"]: table["since_baseline"] for table in run.report["tables"]}
     files, links = since["processed_files"], since["player_links"]
@@ -192,6 +196,58 @@ def test_what_sqlite_cannot_hold_is_a_difference_and_no_file_remains(
     assert run.code == 4, run
     assert sorted(p.name for p in tmp_path.glob("*back*")) == []
     assert sorted(p.name for p in tmp_path.glob(".*back*")) == []
+
+
+def without_rows(cutover):
+    """Leave out of a report what it does not hold above 500,000 rows; return which tables."""
+    report = json.loads(cutover.read_text())
+    found = [table["name"] for table in report["tables"] if table.pop("row_memory", None)]
+    cutover.write_text(json.dumps(report))
+    return found
+
+
+def test_report_and_file_count_the_same(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE loose (a INTEGER, b TEXT);"
+        "INSERT INTO loose VALUES (1, 'x'), (1, 'x'), (2, NULL), (3, 'z');"
+        "CREATE TABLE named (name TEXT COLLATE NOCASE, part INTEGER, at TIMESTAMP, ok BOOLEAN, "
+        "amount NUMERIC, PRIMARY KEY (name, part)) WITHOUT ROWID;"
+        "INSERT INTO named VALUES ('a', 1, '2024-01-01T10:00:00', 'true', 1.50),"
+        "('b', 1, '2024-01-01 10:00:00', 0, 2), ('b', 2, NULL, NULL, NULL)"
+    )
+    cutover = tmp_path / "cutover.json"
+    assert ferry("copy", path, database.dsn, "--report", cutover).code == 0
+    with database.connect() as connection:
+        connection.execute(
+            "DELETE FROM loose WHERE ctid IN (SELECT ctid FROM loose WHERE a = 1 LIMIT 1);"
+            "UPDATE loose SET b = 'new' WHERE a = 3;"
+            "INSERT INTO named VALUES ('c', 1, now(), true, 0);"
+            "UPDATE named SET amount = 2.0 WHERE name = 'b' AND part = 1;"  # the same number
+            "UPDATE named SET ok = true WHERE name = 'b' AND part = 2;"
+            "DELETE FROM named WHERE name = 'a'"
+        )
+    counted = []
+    for options in ([], ["--base", path]):
+        back = tmp_path / "back.db"
+        run = ferry("reverse", database.dsn, back, "--baseline", cutover, *options)
+        assert run.code == 0, run
+        counted.append({table["name"]: table["since_baseline"] for table in run.report["tables"]})
+        without_rows(cutover)
+        back.unlink()
+    assert counted[0]["named"]["new"] == counted[0]["named"]["changed"] == 1
+    assert counted[0]["named"]["deleted"] == 1
+    for entry in (counted[0]["loose"], counted[1]["loose"]):
+        del entry["first_new"]  # nothing to name a row by
+        assert (entry["new"], entry["deleted"]) == (1, 2)
+    assert counted[0] == counted[1]
+
+
+def test_it_says_that_nothing_was_counted(ferry, copied, cutover, tmp_path):
+    assert without_rows(cutover)
+    run = ferry("reverse", copied.dsn, tmp_path / "back.db", "--baseline", cutover)
+    assert run.code == 0, run
+    assert "is not counted" in run.err
+    assert "--base FILE counts them" in run.err
 
 
 def test_an_empty_database_is_refused(ferry, database, tmp_path):

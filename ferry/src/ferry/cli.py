@@ -247,6 +247,15 @@ def reverse(
             "were, to tell which are new, changed or gone since.",
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="SNAPSHOT",
+            help="The file that was moved: tells what is new, changed or gone also where there are "
+            "more rows than the baseline holds. It is read as a whole.",
+        ),
+    ] = None,
     schema: Namespace = "public",
     report: ReportFile = None,
 ) -> None:
@@ -257,7 +266,7 @@ def reverse(
     the comments that `copy` left on the tables. The file appears complete and proven, or not at
     all; PostgreSQL is only read.
     """
-    _run("reverse", report, lambda journey: journey.reverse(dsn, sqlite, schema, baseline))
+    _run("reverse", report, lambda journey: journey.reverse(dsn, sqlite, schema, baseline, base))
 
 
 @app.command(name="audit-sql", epilog=_EXIT_CODES)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from ferry.census import Census, Hazard, note_shapes, take_census
 from ferry.errors import DifferentError, RefusedError, UsageError
 from ferry.keys import find_equal_keys
 from ferry.names import NameHazard, find_name_hazards
+from ferry.rows import MAX_ROWS, Changes
 from ferry.rules import Application, Rules
 from ferry.rules import draft as draft_rules
 from ferry.schema import ForeignKey, Schema, Table, quote_name, read_schema
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from ferry.screen import Screen
 
 _LISTED = 10  # names in a message
+_BOTH = ("new", "base")  # two files that are attached beside each other
 
 
 class Journey:
@@ -364,7 +367,7 @@ class Journey:
                 sync.check_same_schema(declared, read_schema(old.connection))
             bench = stack.enter_context(sync.workbench(source.uri, old.uri if old else None))
             rules = self.rules or Rules(Path(), Path())
-            fronts = Application(bench, declared, rules, ("new", "base") if old else ("new",))
+            fronts = Application(bench, declared, rules, _BOTH if old else _BOTH[:1])
             fronts.run()
             if old is not None:
                 Application(old.connection, declared, rules).run()
@@ -583,8 +586,13 @@ class Journey:
         self.screen.say("verified: both sides are equal")
         return "equal"
 
-    def reverse(self, dsn: str, path: str, namespace: str, baseline: Path | None) -> str:
+    def reverse(
+        self, dsn: str, path: str, namespace: str, baseline: Path | None, base: str | None = None
+    ) -> str:
         """Write PostgreSQL's contents into a new SQLite file and prove it.
+
+        ``base`` is the file that was moved, to tell what differs where the baseline does not know
+        its rows.
 
         Raises DifferentError if SQLite cannot hold what PostgreSQL has; there is no file then.
         """
@@ -618,8 +626,15 @@ class Journey:
                 written = read_schema(source.connection)
                 schema = Application(source.connection, written, memory.rules()).run()
                 self._prove(source.connection, target, schema, namespace, structure=False)
-                if memory.rows:
-                    self._tell_changes(source.connection, schema, memory, columns)
+                if memory.rows or base is not None:
+                    rules = memory.rules()
+                    with _moved_file(source.uri, written, base, rules) as moved:
+                        self._tell_changes(source.connection, schema, memory, columns, moved)
+                elif kept is not None:
+                    self._warn(
+                        "what is new, changed or gone since the baseline is not counted: it does "
+                        f"not hold more than {MAX_ROWS} rows; --base FILE counts them"
+                    )
         self.screen.say(f"written and proven: {path}")
         return "written"
 
@@ -669,18 +684,22 @@ class Journey:
         schema: Schema,
         memory: reverse.Memory,
         columns: dict[str, dict[str, tuple[str, bool]]],
+        moved: _Moved | None,
     ) -> None:
         """Say which rows are new, changed or gone since the baseline."""
         shown = []
         for table in schema.tables:
             entry = self.report.table(table.name)
-            if table.name not in memory.rows or table.name not in columns:
-                self.report.message(f"{table.name}: the baseline does not know its rows", "warning")
-                continue
-            categories = {name: category for name, (category, _) in columns[table.name].items()}
-            changes = proof.changes_since(memory.rows[table.name], written, table, categories)
-            if changes is None:
-                self._warn(f"{table.name}: its columns have changed since the baseline")
+            kinds = {name: kind for name, (kind, _) in columns.get(table.name, {}).items()}
+            if table.name in memory.rows and kinds:
+                changes = proof.changes_since(memory.rows[table.name], written, table, kinds)
+                if changes is None:
+                    self._warn(f"{table.name}: its columns have changed since the baseline")
+                    continue
+            elif moved is not None and table.name in moved.tables and kinds:
+                changes = moved.changes(proof.TableSides(table, kinds, ""))
+            else:
+                self._warn(f"{table.name}: the baseline does not know its rows")
                 continue
             entry["since_baseline"] = dataclasses.asdict(changes)
             shown.append((table.name, changes.new, changes.changed, changes.deleted))
@@ -801,6 +820,48 @@ def _was_checked(base: Source, memories: dict[str, dict[str, Any]]) -> bool:
     """Tell whether all tables were proven against this very file, which was found sound then."""
     kept = [memory.get("proof", {}).get("source") for memory in memories.values()]
     return bool(kept) and all(digest == base.sha256 for digest in kept)
+
+
+@dataclass
+class _Moved:
+    """The file that was moved, attached beside a new one."""
+
+    bench: apsw.Connection
+    fronts: Application
+    tables: set[str]  # those that both files have, with the same columns
+
+    def changes(self, sides: proof.TableSides) -> Changes:
+        """Compare a table of both files."""
+        places = (self.fronts.place(side, sides.table.name) for side in _BOTH)
+        return proof.changes_between(self.bench, sides, *places)
+
+
+@contextlib.contextmanager
+def _moved_file(
+    written: str, schema: Schema, path: str | None, rules: Rules
+) -> Iterator[_Moved | None]:
+    """Attach the file that was moved, if there is one, beside the one that was written.
+
+    Args:
+        written: the new file's URI.
+        schema: what it has, without rules.
+        path: the file that was moved.
+        rules: what is renamed.
+
+    """
+    if path is None:
+        yield None
+        return
+    columns = {table.name: {column.name for column in table.columns} for table in schema.tables}
+    with open_sqlite(path, check=False) as base, sync.workbench(written, base.uri) as bench:
+        then = read_schema(base.connection)
+        tables = [
+            table
+            for table in then.tables
+            if {column.name for column in table.columns} == columns.get(table.name)
+        ]
+        fronts = Application(bench, dataclasses.replace(then, tables=tables), rules, _BOTH)
+        yield _Moved(bench, fronts, {table.name for table in fronts.run().tables})
 
 
 def _sha256_of(*paths: str | None) -> dict[str, str]:

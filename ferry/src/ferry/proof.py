@@ -199,10 +199,13 @@ class TableSides:
         key = table.primary_key.columns if table.primary_key else ()
         self.key = key if set(key) <= set(self.names) else ()
 
-    def _row(self, side: int) -> str:
-        """Return the expression for a row's canonical form in SQLite's (0) or PostgreSQL's SQL."""
+    def _row(self, side: int, of: str = "") -> str:
+        """Return the expression for a row's canonical form in SQLite's (0) or PostgreSQL's SQL.
+
+        ``of`` is what stands before the columns' names: "t." where they are those of "t".
+        """
         forms = [
-            _CANONICAL[category][side].replace("{c}", quote_name(name))
+            _CANONICAL[category][side].replace("{c}", of + quote_name(name))
             for name, category in zip(self.names, self.categories, strict=True)
         ]
         chunks = [
@@ -210,6 +213,15 @@ class TableSides:
             for start in range(0, len(forms), _COLUMNS_PER_CHUNK)
         ]
         return " || ".join(chunks)
+
+    def sqlite_row(self, of: str = "") -> str:
+        """Return SQLite's expression for a row's canonical form; see :meth:`prepare`."""
+        return self._row(0, of)
+
+    def prepare(self, connection: apsw.Connection) -> None:
+        """Give a connection what SQLite's expression needs."""
+        if "numeric" in self.categories:
+            connection.create_scalar_function("ferry_decimal", ferry_decimal, 1, deterministic=True)
 
     def postgres_row(self) -> str:
         """Return PostgreSQL's expression for a row's canonical form."""
@@ -238,9 +250,8 @@ class TableSides:
         self, connection: apsw.Connection, beside: Sequence[str]
     ) -> Iterator[tuple[Any, ...]]:
         """Return SQLite's rows: the canonical form, and the columns ``beside`` as they are."""
-        if "numeric" in self.categories:
-            connection.create_scalar_function("ferry_decimal", ferry_decimal, 1, deterministic=True)
-        wanted = ", ".join([self._row(0), *map(quote_name, beside)])
+        self.prepare(connection)
+        wanted = ", ".join([self.sqlite_row(), *map(quote_name, beside)])
         return connection.execute(f"SELECT {wanted} FROM {quote_name(self.table.name)}")
 
     def sqlite_total(self, connection: apsw.Connection, memory: RowMemory | None = None) -> Total:
@@ -260,6 +271,37 @@ class TableSides:
                 for row, digest in zip(block, digests, strict=True):
                     memory.add(row[1:], digest)
         return Total(count, low, high)
+
+
+def changes_between(bench: apsw.Connection, sides: TableSides, new: str, base: str) -> Changes:
+    """Say what differs between a table of two attached SQLite files.
+
+    ``new`` and ``base`` are its places. Rows are paired by the primary key; without one nothing is
+    changed, only new or deleted.
+    """
+    sides.prepare(bench)
+    found = Changes()
+    if not sides.key:
+        found.new, found.deleted = bench.execute(
+            "SELECT coalesce(sum(max(n, 0)), 0), coalesce(sum(max(-n, 0)), 0) FROM ("
+            f"SELECT sum(side) AS n FROM (SELECT {sides.sqlite_row()} AS row, 1 AS side FROM {new} "
+            f"UNION ALL SELECT {sides.sqlite_row()}, -1 FROM {base}) GROUP BY row)"
+        ).fetchone()
+        return found
+    key = [quote_name(name) for name in sides.key]
+    # BINARY: a column's own collation would take 'a' and 'A' for the same.
+    same = " AND ".join(f"n.{name} = b.{name} COLLATE BINARY" for name in key)
+    rows = bench.execute(
+        f"SELECT b.{key[0]} IS NULL, {', '.join(f'n.{name}' for name in key)} "
+        f"FROM {new} n LEFT JOIN {base} b ON {same} "
+        f"WHERE b.{key[0]} IS NULL OR {sides.sqlite_row('n.')} <> {sides.sqlite_row('b.')}"
+    )
+    for is_new, *values in rows:
+        found.note(values, is_new=bool(is_new))
+    (now,) = bench.execute(f"SELECT count(*) FROM {new}").fetchone()
+    (before,) = bench.execute(f"SELECT count(*) FROM {base}").fetchone()
+    found.deleted = before - (now - found.new)
+    return found
 
 
 def postgres_total(connection: psycopg.Connection, sides: TableSides, where: str = "") -> Total:

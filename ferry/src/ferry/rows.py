@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MAX_ROWS = 500_000  # per database; the report stays below four megabytes
 _FIRST = 10  # keys named per table
@@ -41,6 +41,16 @@ class Changes:
     deleted: int = 0
     first_new: list[Any] = field(default_factory=list)
     first_changed: list[Any] = field(default_factory=list)
+
+    def note(self, key: Sequence[Any], *, is_new: bool) -> None:
+        """Count a row that is new, or else changed."""
+        if is_new:
+            self.new += 1
+        else:
+            self.changed += 1
+        first = self.first_new if is_new else self.first_changed
+        if len(first) < _FIRST:
+            first.append(list(key))
 
 
 @dataclass
@@ -88,14 +98,8 @@ class RowMemory:
             while not key and number in self.rows and number not in gone:
                 number += 1
             before = gone.pop(number, None)
-            if before is None:
-                found.new += 1
-                if len(found.first_new) < _FIRST:
-                    found.first_new.append(list(key))
-            elif before != value:
-                found.changed += 1
-                if len(found.first_changed) < _FIRST:
-                    found.first_changed.append(list(key))
+            if before != value:
+                found.note(key, is_new=before is None)
         found.deleted = len(gone)
         return found
 
