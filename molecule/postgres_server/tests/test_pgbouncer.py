@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from scenario import ADDRESS, PASSWORD, VERIFIED
+from scenario import ADDRESS, PASSWORD, SCENARIO, VERIFIED
 
 APP = f"port=6432 dbname=etlegacy_stats user=etlegacy_app host={ADDRESS['database']}"
 APP_PASSWORD = PASSWORD["etlegacy_app"]
@@ -192,6 +192,18 @@ def test_asyncpg_needs_nothing_special_by_default(server, client) -> None:
 
 class TestChanges:
     """Each run starts from what the one before left."""
+
+    def test_a_further_client_is_let_in_and_shut_out_again(self, play, client, outsider) -> None:
+        """By itself, as rollback.yml -e rollback_mode=partial does it for the old PC."""
+        bot, old_bot = (
+            {"name": name, "addresses": [ADDRESS[place]], "users": ["etlegacy_app"]}
+            for name, place in (("the bot", "client"), ("the old bot", "outsider"))
+        )
+        for clients, code in ([bot, old_bot], 0), ([bot], 2):
+            result = play(SCENARIO / "clients.yml", postgres_server_pgbouncer_clients=clients)
+            assert result.returncode == 0, result.stdout
+            assert outsider.through_pgbouncer("etlegacy_app", "SELECT 1").rc == code
+            assert client.through_pgbouncer("etlegacy_app", "SELECT 1").rc == 0
 
     def test_transaction_pooling_wants_asyncpg_without_its_cache(self, converge, client) -> None:
         """Four connections share one session of PostgreSQL."""
