@@ -58,7 +58,7 @@ def finish(run: subprocess.Popen[str], seconds: float = 1800) -> subprocess.Comp
     finally:
         if run.poll() is None:
             run.kill()
-    return subprocess.CompletedProcess(run.args, run.returncode, output)
+    return subprocess.CompletedProcess(run.args, run.returncode, output, stderr="")
 
 
 def play(
