@@ -272,7 +272,9 @@ def test_a_tunnel_leads_to_the_database_and_nowhere_else(server, outsider):
         # An answer of whatever kind, or a connection that sshd closes at once.
         # The bytes are PostgreSQL's question for TLS; to the other one they are nonsense.
         ask = "\\0\\0\\0\\10\\4\\322\\26\\57\\r\\n\\r\\n"
-        knock = f'exec 3<>/dev/tcp/127.0.0.1/$1; printf "{ask}" >&3; head -c 1 <&3 | wc -c'
+        # Where sshd is quick the connection is closed before the question: that is an answer too.
+        question = f'exec 3<>/dev/tcp/127.0.0.1/$1; printf "{ask}" >&3; head -c 1 <&3 | wc -c'
+        knock = f'trap "" PIPE; {question}'
         for port, opens in ((5432, True), (7001, False)):
             said = outsider.host.run("timeout 5 bash -c %s knock %s", knock, str(port)).stdout
             assert (int(said or 0) > 0) == opens, port
