@@ -1,12 +1,8 @@
 """The typo guard that every role's validate.yml calls."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 from support import ansible
-
-ROOT = Path(__file__).resolve().parents[2]
 
 SPEC = {
     "argument_specs": {

@@ -273,6 +273,16 @@ class TableSides:
         return Total(count, low, high)
 
 
+def same_key(key: Sequence[str], left: str, right: str) -> str:
+    """Return SQLite's condition for two rows, of aliased tables, to have the same key.
+
+    BINARY: a column's own collation would take 'a' and 'A' for the same.
+    """
+    return " AND ".join(
+        f"{left}.{quote_name(name)} = {right}.{quote_name(name)} COLLATE BINARY" for name in key
+    )
+
+
 def changes_between(bench: apsw.Connection, sides: TableSides, new: str, base: str) -> Changes:
     """Say what differs between a table of two attached SQLite files.
 
@@ -289,11 +299,9 @@ def changes_between(bench: apsw.Connection, sides: TableSides, new: str, base: s
         ).fetchone()
         return found
     key = [quote_name(name) for name in sides.key]
-    # BINARY: a column's own collation would take 'a' and 'A' for the same.
-    same = " AND ".join(f"n.{name} = b.{name} COLLATE BINARY" for name in key)
     rows = bench.execute(
         f"SELECT b.{key[0]} IS NULL, {', '.join(f'n.{name}' for name in key)} "
-        f"FROM {new} n LEFT JOIN {base} b ON {same} "
+        f"FROM {new} n LEFT JOIN {base} b ON {same_key(sides.key, 'n', 'b')} "
         f"WHERE b.{key[0]} IS NULL OR {sides.sqlite_row('n.')} <> {sides.sqlite_row('b.')}"
     )
     for is_new, *values in rows:

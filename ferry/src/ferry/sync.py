@@ -82,12 +82,6 @@ def _key_of(table: Table) -> tuple[str, ...]:
     return table.primary_key.columns if table.primary_key else ()
 
 
-def _on(key: Sequence[str], left: str, right: str) -> str:
-    return " AND ".join(
-        f"{left}.{quote_name(name)} = {right}.{quote_name(name)} COLLATE BINARY" for name in key
-    )
-
-
 def check_same_schema(new: Schema, base: Schema) -> None:
     """Refuse files whose tables are declared differently: sync carries rows only."""
     ours = {table.name: table.ddl for table in new.tables}
@@ -161,11 +155,12 @@ class Delta:
         )
         self.bench.execute(
             f"CREATE TEMP TABLE {name} AS SELECT n.* FROM {new} n "
-            f"LEFT JOIN {base} b ON {_on(key, 'n', 'b')} WHERE b.{first} IS NULL OR {differs}"
+            f"LEFT JOIN {base} b ON {proof.same_key(key, 'n', 'b')} "
+            f"WHERE b.{first} IS NULL OR {differs}"
         )
         keys = ", ".join(f"b.{quote_name(part)}" for part in key)
         replaced = self.bench.execute(
-            f"SELECT {keys} FROM temp.{name} n JOIN {base} b ON {_on(key, 'n', 'b')}"
+            f"SELECT {keys} FROM temp.{name} n JOIN {base} b ON {proof.same_key(key, 'n', 'b')}"
         ).fetchall()
         (carried,) = self.bench.execute(f"SELECT count(*) FROM temp.{name}").fetchone()
         delta.changed, delta.inserted = len(replaced), carried - len(replaced)
@@ -174,7 +169,7 @@ class Delta:
         gone = []
         if before + delta.inserted != now:
             gone = self.bench.execute(
-                f"SELECT {keys} FROM {base} b LEFT JOIN {new} n ON {_on(key, 'b', 'n')} "
+                f"SELECT {keys} FROM {base} b LEFT JOIN {new} n ON {proof.same_key(key, 'b', 'n')} "
                 f"WHERE n.{first} IS NULL"
             ).fetchall()
         delta.deleted = len(gone)

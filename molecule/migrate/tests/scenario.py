@@ -6,7 +6,6 @@ from pathlib import Path
 import testinfra
 from support import ansible
 
-ROOT = Path(__file__).parents[3]
 WORLD = Path(os.environ["ETL_CACHE"]) / "world.migrate"
 ARTIFACTS = WORLD / "artifacts"
 

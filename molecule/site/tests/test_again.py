@@ -1,11 +1,8 @@
 """site.yml on the finished servers once more, and what strangers' tools say of them."""
 
 import re
-from pathlib import Path
 
 from support import ansible
-
-ROOT = Path(__file__).parents[3]
 
 
 def play(playbook, *arguments, **environment):
