@@ -66,17 +66,22 @@ rollback() {
   cat "$logs/rollback_summary.txt"
 }
 
-# How long nobody answers while the bot moves, by the length of its history. Each size is moved and brought back.
+# How long nobody answers while the bot moves and when it goes back, by the length of its history.
 bench() {
   is_there || journey
-  local rows figures=artifacts/demo/cutover.txt
+  local rows move figures=artifacts/demo/cutover.txt
   rm -f "$figures"
+  ! grep -q '"stage": "settled"' artifacts/demo/migration.json || quietly "The bot is brought back to the old PC" rollback.yml
   for rows in ${BENCH_ROWS:-16000 100000 1000000}; do
-    ! grep -q '"stage": "settled"' artifacts/demo/migration.json || quietly "The bot is brought back to the old PC" rollback.yml
+    move=artifacts/demo/move_of_$rows
+    mkdir -p "$move"
     quietly "Its history gets $rows rows" demo/grow.yml --extra-vars "rows=$rows"
     quietly "The move" migrate.yml --extra-vars migrate_watch_minutes=0
-    docker exec demo-stranger python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:8480/sessions").read().decode())' |
-      python demo/files/cutover_figures.py artifacts/demo "$figures"
+    cp artifacts/demo/{migration,verify}.json "$move"
+    docker exec demo-stranger python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:8480/sessions").read().decode())' \
+      >"$move/sessions.json"
+    quietly "The way back" rollback.yml
+    python demo/files/cutover_figures.py "$move" artifacts/demo/migration.json "$figures"
   done
   say "done"
   cat "$figures"

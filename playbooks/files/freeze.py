@@ -33,6 +33,8 @@ import open_files
 import parcel
 import snapshot
 
+WAL_MODE = b"\x02\x02"  # https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+
 
 def stop(command: str) -> None:
     """Run the operator's command; leave with what it says if it fails."""
@@ -78,6 +80,14 @@ def check_handed_over(file: Path, sha256: str, minutes: float) -> None:
             f"Beside {file} lies a -wal or -journal with contents: the bot did not close its "
             "database. Make the copy on the old PC with snapshot.py, which takes them in, remove "
             "the -wal or -journal here, and hand over that copy with its SHA-256."
+        )
+    with file.open("rb") as opened:
+        versions = opened.read(20)[18:]
+    if versions == WAL_MODE:
+        raise SystemExit(
+            f"{file} is of a database in WAL mode: its last rows may still lie in a -wal beside it "
+            "on the old PC. Make the copy there with snapshot.py, which takes them in and leaves "
+            "that mode, and hand over that copy with its SHA-256."
         )
     age = (time.time() - file.stat().st_mtime) / 60
     if age > minutes:

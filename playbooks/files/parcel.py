@@ -8,14 +8,16 @@ WISH is JSON, as an argument or on the standard input. ``describe``: ``file`` (m
 ``folders`` (a list). It prints ``file`` (``size``, ``block``, ``digests``) and ``folders``
 ({name: {path in it: [size, mtime]}}). ``pack``: that as ``there``, ``file``, ``folders`` (paths;
 told apart by their last part) and ``out``, the archive. ``unpack``: ``archive``, ``base`` (the file
-that was described; may be missing), ``file``, ``folders``, ``owner`` and ``group`` (of what comes
-into the folders). Without ``file`` only folders travel. ``pack`` and ``unpack`` print ``sha256``
-and ``size`` of the file, ``sent`` (bytes of the archive), ``blocks`` and ``changed`` of them, and
-``files`` (how many in folders).
+that was described; may be missing), ``file``, ``check_later`` (see below; may be missing),
+``folders``, ``owner`` and ``group`` (of what comes into the folders). Without ``file`` only folders
+travel. ``pack`` and ``unpack`` print ``sha256`` and ``size`` of the file, ``sent`` (bytes of the
+archive), ``blocks`` and ``changed`` of them, and ``files`` (how many in folders).
 
 The file is compared in blocks, so a database of gigabytes of which a few pages have changed travels
 as these pages. With nothing there the whole of it travels, compressed. ``unpack`` fails, and leaves
-no file, unless the result has the sender's SHA-256. Standard library only, Python 3.8 or later.
+no file, unless the result has the sender's SHA-256; to look at that costs reading everything, so
+``check_later`` leaves it to the program that reads the file next. Standard library only, Python 3.8
+or later.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import sys
 import tarfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 BLOCKS = 16_384  # at most so many digests: they travel too
 SMALLEST_BLOCK = 65_536
 DIGEST = 16  # bytes
+AT_ONCE = 64  # blocks in memory
 COMPRESSION = 1
 
 
@@ -62,6 +66,11 @@ def read_blocks(file: BinaryIO, block: int) -> Iterator[bytes]:
 def digest(data: bytes) -> bytes:
     """Return what tells blocks apart."""
     return hashlib.blake2b(data, digest_size=DIGEST).digest()
+
+
+def difference(data: bytes, known: bytes) -> bytes | None:
+    """Return a block as it travels; None if the other side has it."""
+    return None if digest(data) == known else zlib.compress(data, COMPRESSION)
 
 
 def files_of(folder: Path) -> dict[str, list[int]]:
@@ -98,16 +107,23 @@ def write_difference(file: Path, there: dict[str, Any], out: BinaryIO) -> dict[s
     block = there["block"] if there["size"] else block_size(file.stat().st_size)
     known = base64.b64decode(there["digests"])
     size = number = changed = 0
-    # Beside each other: both take as long as reading everything, and nobody answers meanwhile.
+    # All beside each other: it takes as long as reading everything, and nobody answers meanwhile.
     with ThreadPoolExecutor() as pool, file.open("rb") as opened:
         whole = pool.submit(sha256, file)
-        for data in read_blocks(opened, block):
-            size += len(data)
-            if known[number * DIGEST : (number + 1) * DIGEST] != digest(data):
-                packed = zlib.compress(data, COMPRESSION)
-                out.write(number.to_bytes(8, "big") + len(packed).to_bytes(8, "big") + packed)
-                changed += 1
-            number += 1
+        blocks = read_blocks(opened, block)
+        while True:
+            some = list(islice(blocks, AT_ONCE))
+            if not some:
+                break
+            theirs = [
+                known[n * DIGEST : (n + 1) * DIGEST] for n in range(number, number + len(some))
+            ]
+            for data, packed in zip(some, pool.map(difference, some, theirs)):  # noqa: B905 - Python 3.8
+                size += len(data)
+                if packed is not None:
+                    out.write(number.to_bytes(8, "big") + len(packed).to_bytes(8, "big") + packed)
+                    changed += 1
+                number += 1
     return {
         "sha256": whole.result(),
         "size": size,
@@ -173,8 +189,9 @@ def sha256(file: Path) -> str:
     return whole.hexdigest()
 
 
-def unpack_file(archive: tarfile.TarFile, said: dict[str, Any], base: Path, file: Path) -> None:
+def unpack_file(archive: tarfile.TarFile, said: dict[str, Any], wish: dict[str, Any]) -> None:
     """Make the file from its base and the archive; where that fails there is none."""
+    base, file = Path(wish["base"]), Path(wish["file"])
     if not base.exists():
         file.write_bytes(b"")
     elif file != base:
@@ -183,7 +200,7 @@ def unpack_file(archive: tarfile.TarFile, said: dict[str, Any], base: Path, file
     try:
         patch(archive.extractfile("file.blocks"), said["block"], file)
         os.truncate(file, said["size"])
-        found = sha256(file)
+        found = said["sha256"] if wish.get("check_later") else sha256(file)
         if found != said["sha256"]:
             raise SystemExit(
                 f"{file} is not what was sent: SHA-256 {found}, sent was {said['sha256']}"
@@ -199,7 +216,7 @@ def unpack(wish: dict[str, Any]) -> dict[str, Any]:
     with tarfile.open(wish["archive"]) as archive:
         said = json.loads(archive.extractfile("file.json").read())
         if "file" in wish:
-            unpack_file(archive, said, Path(wish["base"]), Path(wish["file"]))
+            unpack_file(archive, said, wish)
         for entry in archive:
             kind, _, path = entry.name.partition("/")
             if kind == "folders":
@@ -226,7 +243,7 @@ def place(
     with archive.extractfile(entry) as source, target.open("wb") as out:
         shutil.copyfileobj(source, out)
     os.utime(target, (entry.mtime, entry.mtime))
-    target.chmod(0o640)
+    target.chmod(entry.mode & 0o750)  # a key stays its owner's alone
     for item in (target, *(parent for parent in target.parents if made in parent.parents)):
         shutil.chown(item, *owner)
 

@@ -1,6 +1,7 @@
 """Pages: rows on pages that two files share are left out of a sync, and no row that differs is."""
 
 import sqlite3
+from hashlib import sha256
 
 import apsw
 import pytest
@@ -20,8 +21,12 @@ ALL = "SELECT rowid, a, b FROM {}.t"
 
 def ranges(new, base, table="t"):
     with workbench(*(file_uri(str(path), "mode=ro&immutable=1") for path in (new, base))) as bench:
-        found = Differing(bench).rowids(table)
+        sizes = {"new": new.stat().st_size, "base": base.stat().st_size}
+        differing = Differing(bench, sizes)
+        found = differing.rowids(table)
         rows = [set(bench.execute(ALL.format(name))) for name in ("new", "base")]
+    for name, path in (("new", new), ("base", base)):
+        assert differing.sha256[name] == sha256(path.read_bytes()).hexdigest()
     return found, {row[0] for row in rows[0] ^ rows[1]}
 
 

@@ -67,6 +67,7 @@ def test_a_link_leads_to_what_lies_beside_the_file(ferry, make_state, database, 
     assert ferry("snapshot", link, tmp_path / "copy.db").code == 0
     assert ferry("copy", link, database.dsn).code == 0
     assert ask(database, "SELECT count(*), max(b) FROM t") == [(1000, "committed")]
+    assert ferry("sync", link, database.dsn, "--base", link).report["outcome"] == "nothing to do"
     assert ferry("verify", tmp_path / "copy.db", database.dsn).code == 0
     assert data(path.parent) == before
 

@@ -1,5 +1,6 @@
 """sync: after a copy only what differs is carried, and everything is compared."""
 
+import hashlib
 import json
 import sqlite3
 
@@ -63,7 +64,7 @@ def test_only_what_changed_is_carried(
     again = ferry("sync", own_bot_database, copied.dsn)
     assert again.code == 0
     assert again.report["outcome"] == "nothing to do"
-    # The foreign keys were away meanwhile; the way back still knows the formats.
+    # Foreign keys were away meanwhile; the way back still knows the formats.
     assert ferry("reverse", copied.dsn, tmp_path / "back.db").code == 0
     with sqlite3.connect(tmp_path / "back.db") as back, sqlite3.connect(own_bot_database) as own:
         assert list(back.iterdump()) == list(own.iterdump())
@@ -99,6 +100,66 @@ def test_unique_values_that_change_places_and_parents_that_move(
         assert connection.execute("SELECT count(*) FROM c").fetchone() == (2,), "nothing cascaded"
         assert connection.execute("SELECT confdeltype::text FROM pg_constraint WHERE contype = 'f'"
                                   ).fetchone() == ("c",)  # fmt: skip
+
+
+FAMILY = (
+    "CREATE TABLE a_child (id INTEGER PRIMARY KEY, p INTEGER REFERENCES parent,"
+    " elder INTEGER REFERENCES a_child);"
+    "CREATE TABLE parent (id INTEGER PRIMARY KEY, eldest INTEGER {});"
+    "INSERT INTO parent VALUES (1, NULL); INSERT INTO a_child VALUES (1, 1, NULL)"
+)
+
+
+@pytest.mark.parametrize(
+    ("eldest", "statements", "kept"),
+    [
+        (
+            "",
+            ["INSERT INTO parent VALUES (2, 2)", "INSERT INTO a_child VALUES (2, 2, 3), (3, 1, 1)"],
+            True,
+        ),
+        ("", ["DELETE FROM a_child", "INSERT INTO parent VALUES (7, 7)"], False),
+        ("", ["UPDATE parent SET eldest = 1"], False),
+        (
+            "REFERENCES a_child",
+            ["INSERT INTO parent VALUES (2, 2)", "INSERT INTO a_child VALUES (2, 2, NULL)"],
+            False,
+        ),
+    ],
+    ids=["rows come", "children go", "a parent changes", "each refers to the other"],
+)
+def test_foreign_keys_to_tables_that_only_grow_are_not_validated_anew(
+    ferry, make_sqlite, database, eldest, statements, kept
+):
+    """That would take as long as the tables are, while nobody answers."""
+    keys = "SELECT oid, conname FROM pg_constraint WHERE contype = 'f' ORDER BY conname"
+    base, new = (make_sqlite(FAMILY.format(eldest), name=name) for name in ("base.db", "new.db"))
+    assert ferry("copy", base, database.dsn).code == 0
+    with database.connect() as connection:
+        before = connection.execute(keys).fetchall()
+    change(new, *statements)
+    run = ferry("sync", new, database.dsn, "--base", base)
+    assert run.code == 0, run
+    assert ferry("verify", new, database.dsn).code == 0  # which compares the keys too
+    with database.connect() as connection:
+        assert (connection.execute(keys).fetchall() == before) == kept
+    change(new, "INSERT INTO a_child VALUES (9, 999, NULL)")
+    run = ferry("sync", new, database.dsn)
+    assert run.code == 3, run
+    assert "foreign key" in run.err
+
+
+def test_another_file_than_was_sent_is_refused(ferry, bot_database, own_bot_database, copied):
+    change(own_bot_database, "INSERT INTO processed_files (filename) VALUES ('new')")
+    sent = hashlib.sha256(own_bot_database.read_bytes()).hexdigest()
+    for options in ((), ("--base", bot_database)):
+        run = ferry("sync", own_bot_database, copied.dsn, *options, "--sha256", "0" * 64)
+        assert run.code == 3
+        assert sent in run.err
+    run = ferry("sync", own_bot_database, copied.dsn, "--base", bot_database, "--sha256", sent)
+    assert run.code == 0, run
+    assert run.report["source"]["sha256"] == sent
+    assert deltas(run) == {"processed_files": (1, 0, 0)}
 
 
 @pytest.mark.parametrize("with_base", [True, False])

@@ -180,6 +180,19 @@ def test_a_handed_over_file_is_whole(old_pc, end):
     Path(f"{old_pc.file}{end}").unlink()
 
 
+def test_a_handed_over_file_is_not_in_wal_mode(old_pc, tmp_path):
+    """Its -wal, with the last rows, would have stayed on the old PC."""
+    old_pc.connection.execute("PRAGMA journal_mode = WAL")
+    old_pc.connection.close()
+    assert "is of a database in WAL mode" in refusal(old_pc)
+    copy = tmp_path / "handed-over.db"
+    command = [sys.executable, old_pc.tools / "snapshot.py", old_pc.file, copy]
+    subprocess.run(command, check=True, capture_output=True)
+    copy.replace(old_pc.file)
+    read_there = {"sha256": sha256(old_pc.file), "minutes": 60}
+    assert old_pc.freeze(handed_over=read_there).returncode == 0
+
+
 def test_a_handed_over_file_is_of_today(old_pc):
     then = time.time() - 7200
     os.utime(old_pc.file, (then, then))

@@ -1,6 +1,7 @@
 """playbooks/files/parcel.py: a file and folders arrive exactly, and only what differs travels."""
 
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -65,11 +66,15 @@ def test_the_first_time_everything_travels(sides):
     sides.file.write_bytes(noise(300_000))
     (sides.source / "stats/day").mkdir()
     (sides.source / "stats/day/a.txt").write_text("round 1")
+    (sides.source / "stats/id_ed25519").write_text("a key")
+    (sides.source / "stats/id_ed25519").chmod(0o600)
     packed, unpacked = sides.send()
     assert packed["changed"] == packed["blocks"] == 5
     assert packed == unpacked
     copy = sides.here / "stats/day/a.txt"
     assert copy.read_text() == "round 1"
+    modes = [(sides.here / "stats" / name).stat().st_mode for name in ("day/a.txt", "id_ed25519")]
+    assert [mode & 0o777 for mode in modes] == [0o640, 0o600]
     assert int(copy.stat().st_mtime) == int((sides.source / "stats/day/a.txt").stat().st_mtime)
 
 
@@ -117,6 +122,10 @@ def test_a_file_that_arrives_otherwise_is_refused_and_gone(sides):
     assert done.returncode == 1
     assert "is not what was sent" in done.stderr
     assert not (sides.here / "final.db").exists()
+    # Whoever says so looks at the SHA-256 by other means.
+    said = parcel("unpack", {**wish, "check_later": True})
+    assert said["sha256"] == hashlib.sha256(sides.file.read_bytes()).hexdigest()
+    assert (sides.here / "final.db").exists()
 
 
 def test_folders_travel_without_a_file(sides):

@@ -217,6 +217,10 @@ def sync(
             "`ferry verify` that follows.",
         ),
     ] = False,
+    sha256: Annotated[
+        str,
+        typer.Option(metavar="HEX", help="Refuse a file that has not this SHA-256."),
+    ] = "",
     report: ReportFile = None,
 ) -> None:
     """After a copy: carry only the rows that were inserted, changed or deleted since.
@@ -229,7 +233,9 @@ def sync(
     _run(
         "sync",
         report,
-        lambda journey: journey.sync(sqlite, dsn, schema, base, check=not check_later),
+        lambda journey: journey.sync(
+            sqlite, dsn, schema, base, check=not check_later, sha256=sha256
+        ),
         rules,
     )
 

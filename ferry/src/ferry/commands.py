@@ -7,9 +7,9 @@ import dataclasses
 import hashlib
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ferry import (
@@ -33,11 +33,11 @@ from ferry.rows import MAX_ROWS, Changes
 from ferry.rules import Application, Rules
 from ferry.rules import draft as draft_rules
 from ferry.schema import ForeignKey, Schema, Table, quote_name, read_schema
-from ferry.source import Source, open_sqlite
+from ferry.source import Source, lies_alone, open_sqlite
 from ferry.types import declared_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import apsw
     import psycopg
@@ -319,38 +319,48 @@ class Journey:
         memories: dict[str, dict[str, Any]],
         source: Source,
         totals: dict[str, tuple[proof.TableSides, proof.Total]],
+        written: Mapping[str, versions.Written] = MappingProxyType({}),
     ) -> None:
         """Leave with each table what `reverse` and a later `sync` need to know.
 
-        Comments that somebody else has made stay as they are.
+        ``written`` says who wrote a table's rows, where that was asked already. Comments that
+        somebody else has made stay as they are.
         """
         foreign = existing.foreign_comments(target, namespace, ddl.COMMENT)
         for name, memory in memories.items():
             if name in foreign or name not in totals:
                 continue
             sides, total = totals[name]
-            written = versions.take(target, sides)
+            kept = (written.get(name) or versions.look(target, sides)).versions()
             memory["proof"] = {
                 "source": source.sha256,
                 "rules": self._rules_digest(),
                 "columns": sides.names,
                 "total": [total.rows, total.low, total.high],
-                "versions": written.as_json() if written else None,
+                "versions": kept.as_json() if kept else None,
             }
             target.execute(ddl.comment(namespace, name, memory))
 
     def sync(
-        self, path: str, dsn: str, namespace: str, base: str | None, *, check: bool = True
+        self,
+        path: str,
+        dsn: str,
+        namespace: str,
+        base: str | None,
+        *,
+        check: bool = True,
+        sha256: str = "",
     ) -> str:
         """Carry what has changed since a copy, in one transaction, and prove it.
 
         Without ``check`` the file's integrity is left to a later ``verify``. Raises RefusedError if
-        the target is not what the base says, DifferentError if both sides are not equal afterwards;
-        nothing is written then.
+        the file has not this SHA-256, if one is given, or the target is not what the base says,
+        DifferentError if both sides are not equal afterwards; nothing is written then.
         """
         with contextlib.ExitStack() as stack:
-            digests = _sha256_of(path, base)
-            source = stack.enter_context(open_sqlite(path, check=check, sha256=digests[path]))
+            # Of files that lie alone each page is read below, and their SHA-256 comes with that.
+            alone = base is not None and all(map(lies_alone, (path, base)))
+            source = stack.enter_context(open_sqlite(path, check=check, hashed=not alone))
             if not check:
                 self.screen.say("SQLite's integrity check is left to `ferry verify`")
             self.report.data["source"] = source.describe()
@@ -362,10 +372,22 @@ class Journey:
             self.report.not_carried(schema.not_carried)
             old = None
             if base is not None:
-                old = stack.enter_context(open_sqlite(base, check=False, sha256=digests[base]))
+                old = stack.enter_context(open_sqlite(base, check=False, hashed=not alone))
                 self.report.data["base"] = old.describe()
                 sync.check_same_schema(declared, read_schema(old.connection))
             bench = stack.enter_context(sync.workbench(source.uri, old.uri if old else None))
+            differing = None
+            if alone:
+                with self.stage("pages"):
+                    differing = pages.Differing(bench, {"new": source.size, "base": old.size})
+                source.sha256, old.sha256 = (differing.sha256[name] for name in _BOTH)
+                self.report.data |= {"source": source.describe(), "base": old.describe()}
+            if sha256 and source.sha256 != sha256:
+                raise RefusedError(
+                    f"{path} is not the file that was sent: its SHA-256 is {source.sha256}, "
+                    f"not {sha256}",
+                    "send it again",
+                )
             rules = self.rules or Rules(Path(), Path())
             fronts = Application(bench, declared, rules, _BOTH if old else _BOTH[:1])
             fronts.run()
@@ -377,10 +399,6 @@ class Journey:
             names = [table.name for table in schema.tables]
             server.check_reading(target, namespace, names)
             server.check_owning(target, namespace, names)
-            differing = None
-            if old is not None and not source.live and not old.live:
-                with self.stage("pages"):
-                    differing = pages.Differing(bench)
             delta = sync.Delta(bench, target, schema, namespace, fronts.place, differing)
             memories = ddl.read_memories(target, namespace)
             if old is not None and not _was_checked(old, memories):
@@ -398,7 +416,8 @@ class Journey:
                 self._prove_sync(source, target, delta, deltas, namespace)
             totals = {item.table.name: (delta.sides(item.table), item.total) for item in deltas}
             self._refresh_memories(source, memories, schema, deltas)
-            self._leave_memories(target, namespace, memories, source, totals)
+            written = {item.table.name: item.written for item in deltas if item.written}
+            self._leave_memories(target, namespace, memories, source, totals, written)
             self._set_rows_aside()
             for file in filter(None, (source, old)):
                 file.check_sound()
@@ -434,11 +453,7 @@ class Journey:
             total = sides.sqlite_total(base.connection)
         found = delta.from_base(table, total)
         # Without a key both databases were compared, whatever the base says.
-        if (
-            known
-            and table.primary_key
-            and versions.untouched(delta.target, sides, known, total.rows)
-        ):
+        if table.primary_key:
             found.versions = known
         return found
 
@@ -498,12 +513,14 @@ class Journey:
         """
         if item.versions is None:
             return None
-        rows, proven = versions.count(target, sides, item.versions)
-        own = proof.postgres_total(target, sides, versions.OWN)
-        if rows != proven + own.rows:
-            return None
+        item.written = versions.look(target, sides)
         others = item.total.minus(item.carried)
-        return proof.Total(proven, others.low, others.high).plus(own)
+        if item.written.proven(item.versions) != others.rows:
+            return None
+        own = proof.Total()
+        if item.written.own():
+            own = proof.postgres_total(target, sides, versions.OWN)
+        return others.plus(own)
 
     def _refresh_memories(
         self,
@@ -862,20 +879,6 @@ def _moved_file(
         ]
         fronts = Application(bench, dataclasses.replace(then, tables=tables), rules, _BOTH)
         yield _Moved(bench, fronts, {table.name for table in fronts.run().tables})
-
-
-def _sha256_of(*paths: str | None) -> dict[str, str]:
-    """Hash files beside each other; a file that cannot be read is left to who opens it."""
-
-    def digest(path: str) -> str:
-        try:
-            return snapshot.sha256(path)
-        except OSError:
-            return ""
-
-    names = [path for path in paths if path is not None]
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(digest, names), strict=True))
 
 
 def _write_draft(path: Path, census: Census) -> None:

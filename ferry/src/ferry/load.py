@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -20,7 +21,7 @@ from ferry.schema import NotCarried, Schema, Table, quote_name
 from ferry.types import TRUE_WORDS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import apsw
 
@@ -194,12 +195,20 @@ def set_sequences(target: psycopg.Connection, schema: Schema, namespace: str) ->
 
 @contextlib.contextmanager
 def without_foreign_keys(
-    target: psycopg.Connection, namespace: str, tables: list[str]
-) -> Iterator[None]:
-    """Drop the foreign keys from and to these tables, and make and validate them again after."""
+    target: psycopg.Connection,
+    namespace: str,
+    tables: Sequence[str],
+    replaced: Collection[str] | None = None,
+) -> Iterator[list[str]]:
+    """Drop the foreign keys from and to these tables, and make and validate them again after.
+
+    To validate one takes as long as its tables are. So with ``replaced``, the tables of which rows
+    are deleted, those to other tables are kept, and PostgreSQL checks each new row. Yields the
+    tables in the order in which they are to be filled.
+    """
     constraints = target.execute(
         """
-        SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
+        SELECT c.relname, p.relname, k.conname, pg_get_constraintdef(k.oid)
         FROM pg_constraint k
         JOIN pg_class c ON c.oid = k.conrelid
         JOIN pg_class p ON p.oid = k.confrelid
@@ -207,15 +216,26 @@ def without_foreign_keys(
         WHERE k.contype = 'f' AND k.conparentid = 0 AND n.nspname = %(schema)s
           AND (c.relname = ANY (%(tables)s) OR p.relname = ANY (%(tables)s))
         """,
-        {"schema": namespace, "tables": tables},
+        {"schema": namespace, "tables": list(tables)},
     ).fetchall()
-    for table, name, _ in constraints:
-        place = f"{quote_name(namespace)}.{quote_name(table)}"
-        target.execute(f"ALTER TABLE {place} DROP CONSTRAINT {quote_name(name)}")
-    yield
-    for table, name, definition in constraints:
-        place = f"{quote_name(namespace)}.{quote_name(table)}"
-        target.execute(f"ALTER TABLE {place} ADD CONSTRAINT {quote_name(name)} {definition}")
+    before: dict[str, set[str]] = {table: set() for table in tables}
+    for child, parent, _, _ in constraints:
+        if child in before and parent in before and child != parent:
+            before[child].add(parent)
+    try:
+        order = list(TopologicalSorter(before).static_order())
+    except CycleError:  # whichever is filled first refers to what is not there yet
+        order, replaced = list(tables), None
+    dropped = [
+        (f"{quote_name(namespace)}.{quote_name(child)}", quote_name(name), definition)
+        for child, parent, name, definition in constraints
+        if replaced is None or parent in replaced
+    ]
+    for place, name, _ in dropped:
+        target.execute(f"ALTER TABLE {place} DROP CONSTRAINT {name}")
+    yield order
+    for place, name, definition in dropped:
+        target.execute(f"ALTER TABLE {place} ADD CONSTRAINT {name} {definition}")
 
 
 def load(

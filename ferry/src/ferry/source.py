@@ -110,11 +110,17 @@ class _IntegrityCheck:
         self._connection.close()
 
 
+def lies_alone(path: str) -> bool:
+    """Tell whether nothing of SQLite's lies beside a file, which then holds everything."""
+    real = Path(path).resolve()
+    return not any(Path(f"{real}{end}").exists() for end in ("-wal", "-shm", "-journal"))
+
+
 @contextlib.contextmanager
-def open_sqlite(path: str, *, check: bool = True, sha256: str = "") -> Iterator[Source]:
+def open_sqlite(path: str, *, check: bool = True, hashed: bool = True) -> Iterator[Source]:
     """Open a SQLite file read-only and, with ``check``, refuse it unless it is sound.
 
-    ``sha256`` is the file's, where the caller has taken it a moment before.
+    Without ``hashed`` its SHA-256 is left to the caller, who reads the file anyway.
     The check runs beside what is done with the source; ``check_sound`` waits for it and must have
     been called before anything is committed. Raises RefusedError when the file is missing, damaged,
     locked or being written.
@@ -122,7 +128,7 @@ def open_sqlite(path: str, *, check: bool = True, sha256: str = "") -> Iterator[
     try:
         header = snapshot.read_header(path)
         # Before the first connection: see snapshot.sha256 about locks.
-        digest = sha256 or snapshot.sha256(path)
+        digest = snapshot.sha256(path) if hashed else ""
         with contextlib.ExitStack() as stack:
             opened = stack.enter_context(snapshot.open_source(path, begin=sqlite.begin))
             integrity = _IntegrityCheck(opened.uri)

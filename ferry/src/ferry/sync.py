@@ -4,9 +4,9 @@ With the snapshot that the copy was made from (the base), the changed rows are k
 on pages that are the same in both SQLite files are left out, the others are joined. Without it,
 both databases hash their rows into buckets, and only rows of buckets that differ are looked at.
 
-A changed row is deleted and inserted again, with the foreign keys away meanwhile: no cascade runs,
-and values that change places do not collide. At the end everything is compared: PostgreSQL's
-checksum of each table with the one that SQLite's side must have.
+A changed row is deleted and inserted again, with the foreign keys to its table away meanwhile: no
+cascade runs, and values that change places do not collide. At the end everything is compared:
+PostgreSQL's checksum of each table with the one that SQLite's side must have.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from ferry.census import Census
-    from ferry.versions import Versions
+    from ferry.versions import Versions, Written
 
 _KEYS_PER_DELETE = 10_000
 
@@ -47,8 +47,9 @@ class TableDelta:
     # What the checksum of the table must be afterwards, and of the rows in it that are carried.
     total: proof.Total = field(default_factory=proof.Total)
     carried: proof.Total = field(default_factory=proof.Total)
-    # Who wrote the rows that are the base's, if nobody else has written to the table since.
+    # Who had written the base's rows when they were proven, and who has written what is there now.
     versions: Versions | None = None
+    written: Written | None = None
 
     @property
     def touched(self) -> bool:
@@ -277,27 +278,28 @@ class Delta:
         return take_census(self.bench, touched, orphans=False)
 
     def apply(self, deltas: Sequence[TableDelta], census: Census) -> None:
-        """Delete and insert; foreign keys are away meanwhile and validated afterwards."""
-        touched = [delta for delta in deltas if delta.touched]
-        names = [delta.table.name for delta in touched]
-        with without_foreign_keys(self.target, self.namespace, names):
-            for delta in touched:
+        """Delete and insert; foreign keys to what is replaced are away meanwhile."""
+        touched = {delta.table.name: delta for delta in deltas if delta.touched}
+        replaced = {name for name, delta in touched.items() if delta.keys or delta.places}
+        with without_foreign_keys(self.target, self.namespace, list(touched), replaced) as order:
+            for name in order:
+                delta = touched[name]
                 self._delete(delta)
                 if delta.inserted or delta.changed:
-                    generated = self._generated(delta.table.name)
+                    generated = self._generated(name)
                     columns = [c.name for c in delta.table.columns if c.name not in generated]
                     copy_table(
                         self.bench,
                         self.target,
                         delta.table,
-                        census.tables[delta.table.name],
+                        census.tables[name],
                         self.namespace,
                         columns,
                         lambda _: None,
                         fresh=False,
                     )
-        for delta in touched:
-            self.target.execute(f"ANALYZE {self._place(delta.table.name)}")
+        for name in touched:
+            self.target.execute(f"ANALYZE {self._place(name)}")
 
     def _place(self, table: str) -> str:
         return f"{quote_name(self.namespace)}.{quote_name(table)}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ferry.proof import TableSides
 
-_MAX_WRITERS = 100
+_MAX_WRITERS = 100  # of a table's rows, beside this transaction
 _ROUND = 2**32  # transactions until xmin, which has 32 bits, comes round
 
 # Of the rows that this transaction has written.
@@ -44,37 +44,48 @@ class Versions:
         return cls(data["table"], data["columns"], data["writers"]) if data else None
 
 
-def take(target: psycopg.Connection, sides: TableSides) -> Versions | None:
-    """Note who has written the rows that are there; None if they are too many to keep."""
-    table, columns, current = _identity(target, sides)
-    writers = [
-        # The last time that the counter showed this.
-        current - (current - number) % _ROUND
-        for (number,) in target.execute(
-            f"SELECT xmin::text::bigint FROM {sides.place} GROUP BY xmin LIMIT {_MAX_WRITERS + 1}"
-        )
-    ]
-    return Versions(table, columns, sorted(writers)) if len(writers) <= _MAX_WRITERS else None
+@dataclass(frozen=True)
+class Written:
+    """How many rows of a table each transaction has written, as this transaction sees it."""
+
+    table: int
+    columns: list[int]
+    current: int  # this transaction's 64-bit number
+    rows: dict[int, int]  # by 64-bit number
+
+    def versions(self) -> Versions | None:
+        """Return what is to be kept; None if there are too many to keep."""
+        writers = sorted(self.rows)
+        return Versions(self.table, self.columns, writers) if len(writers) <= _MAX_WRITERS else None
+
+    def own(self) -> int:
+        """Return how many rows this transaction has written."""
+        return self.rows.get(self.current, 0)
+
+    def proven(self, known: Versions) -> int | None:
+        """Return how many rows are still as they were proven; None if that cannot be said.
+
+        It can where all others were written by this transaction.
+        """
+        if (self.table, self.columns) != (known.table, known.columns):
+            return None
+        if any(not 0 <= self.current - writer < _ROUND // 2 for writer in known.writers):
+            return None
+        if self.rows.keys() - {*known.writers, self.current}:
+            return None
+        return sum(rows for writer, rows in self.rows.items() if writer != self.current)
 
 
-def untouched(target: psycopg.Connection, sides: TableSides, known: Versions, rows: int) -> bool:
-    """Tell whether the table has exactly ``rows`` rows, all of them written as ``known``."""
+def look(target: psycopg.Connection, sides: TableSides) -> Written:
+    """Ask who has written the rows that are there."""
     table, columns, current = _identity(target, sides)
-    return (
-        (table, columns) == (known.table, known.columns)
-        and all(0 <= current - writer < _ROUND // 2 for writer in known.writers)
-        and count(target, sides, known) == (rows, rows)
+    counts = target.execute(
+        f"SELECT xmin::text::bigint, count(*) FROM {sides.place} "
+        f"GROUP BY xmin LIMIT {_MAX_WRITERS + 2}"
     )
-
-
-def count(target: psycopg.Connection, sides: TableSides, known: Versions) -> tuple[int, int]:
-    """Return how many rows there are, and how many of them were written as ``known``."""
-    numbers = [str(writer % _ROUND) for writer in known.writers]
-    place = sides.place.replace("%", "%%")
-    return target.execute(
-        f"SELECT count(*), count(*) FILTER (WHERE xmin = ANY (%s::text[]::xid[])) FROM {place}",
-        (numbers,),
-    ).fetchone()
+    # The last time that the counter showed this.
+    rows = {current - (current - number) % _ROUND: count for number, count in counts}
+    return Written(table, columns, current, rows)
 
 
 def _identity(target: psycopg.Connection, sides: TableSides) -> tuple[int, list[int], int]:
