@@ -200,18 +200,14 @@ async def reconcile(database: Database, settings: BotSettings, *, fix: bool) -> 
             return 0 if found.agrees else 1
         settings.local_stats.mkdir(parents=True, exist_ok=True)
         await mend_notes(database, settings.local_stats, found)
-        if found.outdated:
-            there = await source.files()
-            for name in found.outdated:
-                await source.fetch(there[name], settings.local_stats)
         watcher = StatsWatcher(settings, database)
         try:
-            imported = await watcher.look()
+            imported = await watcher.look(doubted=found.changed)
         finally:
             await watcher.close()
         print(
             f"mended: {len(found.noted_in_vain)} false notes removed, {len(found.unnoted)} notes "
-            f"written, {imported} rounds imported"
+            f"written, {imported} rounds imported, {watcher.renewed} imported again"
         )
         left = await _compare(database, settings, source)
     finally:
@@ -237,7 +233,7 @@ def _print_comparison(found: Comparison) -> None:
         ("noted as processed, but there is neither round nor file", found.lost),
         ("rounds without a note in processed_files", found.unnoted),
         ("files that have another size on the game server", found.outdated),
-        ("files that are not the ones that were imported (see rebuild)", found.changed),
+        ("files that are not the ones that were imported", found.changed),
     ):
         if names:
             print(f"FOUND {len(names)} {what}:")

@@ -20,7 +20,7 @@ if __name__ == "__main__":  # started as a script: make the checkout's packages 
 import discord
 from discord.ext import commands
 
-from bot.cogs.answers import Context, Help
+from bot.cogs.answers import Context, Help, shown
 from bot.cogs.health_cog import HealthCog
 from bot.cogs.last_session_cog import LastSessionCog
 from bot.cogs.link_cog import LinkCog
@@ -106,21 +106,26 @@ class UltimateBot(commands.Bot):
         if isinstance(exception, commands.CommandNotFound):
             return
         cause = getattr(exception, "original", exception)
-        if isinstance(cause, AskedWrongError) or not isinstance(
-            exception, commands.CommandInvokeError
-        ):  # the player's mistake; the text says which
-            await context.send(str(cause))
+        if isinstance(cause, discord.Forbidden):
+            log.error("!%s: may not answer in #%s: %s", context.command, context.channel, cause)
+            return
+        if isinstance(cause, AskedWrongError):  # the player's mistake; the text says which
+            answer = cause.said(shown)
+        elif not isinstance(exception, commands.CommandInvokeError):  # another of his
+            answer = str(cause)
         elif isinstance(cause, DatabaseTimeoutError):
             log.error("!%s: %s", context.command, cause)
-            await context.send("The database is too busy just now, try again in a minute.")
+            answer = "The database is too busy just now, try again in a minute."
         elif isinstance(cause, DatabaseUnavailableError):
             log.error("!%s: %s", context.command, cause)
-            await context.send("The database is away, try again in a minute.")
-        elif isinstance(cause, discord.Forbidden):
-            log.error("!%s: may not answer in #%s: %s", context.command, context.channel, cause)
+            answer = "The database is away, try again in a minute."
         else:
             log.error("!%s failed", context.command, exc_info=exception.original)
-            await context.send("That went wrong; the reason is in the bot's log.")
+            answer = "That went wrong; the reason is in the bot's log."
+        try:
+            await context.send(answer)
+        except (OSError, discord.DiscordException) as error:
+            log.error("!%s: cannot answer in #%s: %s", context.command, context.channel, error)
 
 
 async def serve(settings: BotSettings, database: Database) -> None:
@@ -189,6 +194,9 @@ async def run_discord(token: str, services: Services) -> None:
             ) from error
         except (OSError, discord.DiscordException) as error:
             log.error("Discord: %s; next try in %.0f s", error, DISCORD_PAUSE)
+            services.discord_answered.set()
+        except Exception:  # aiohttp's own, when the line breaks at login; the import must go on
+            log.exception("Discord; next try in %.0f s", DISCORD_PAUSE)
             services.discord_answered.set()
         await asyncio.sleep(DISCORD_PAUSE)
 

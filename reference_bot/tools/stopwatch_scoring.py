@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from bot.core.database import Database, DatabaseError, DatabaseSettings, Row, Session
 from bot.core.settings import load_environment
-from bot.core.stats_parser import AXIS, seconds
+from bot.core.stats_parser import AXIS, is_time, seconds
 from bot.core.team_history import TEAM_NAMES, Match, matches_of_session
 
 
@@ -40,8 +40,8 @@ class MatchScore:
 
 
 def is_timed(round_: Row) -> bool:
-    """Whether both times of a round are known; old rows may lack them."""
-    return bool(round_["time_limit"] and round_["actual_time"])
+    """Whether both times of a round are known; in old rows they may be missing or be no times."""
+    return is_time(round_["time_limit"]) and is_time(round_["actual_time"])
 
 
 def attackers_win(first: Row, second: Row) -> int | None:
@@ -96,9 +96,13 @@ def total(scores: list[MatchScore]) -> tuple[int, int]:
 
 
 async def last_session(source: Database | Session) -> int | None:
-    """Return the id of the latest gaming session, or None when nothing was played yet."""
+    """Return the id of the latest gaming session, or None when nothing was played yet.
+
+    Rounds that another bot has written may belong to none.
+    """
     return await source.fetch_value(
-        "SELECT gaming_session_id FROM rounds ORDER BY round_date DESC, round_time DESC LIMIT 1"
+        "SELECT gaming_session_id FROM rounds WHERE gaming_session_id IS NOT NULL "
+        "ORDER BY round_date DESC, round_time DESC LIMIT 1"
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import aiohttp
 import discord
 import pytest
+from bot.cogs.answers import shown
 from bot.cogs.health_cog import HealthCog
 from bot.cogs.last_session_cog import LastSessionCog, embed_of
 from bot.cogs.stats_cog import StatsCog, card
 from bot.core.database import DatabaseTimeoutError, DatabaseUnavailableError
 from bot.core.player_matches import Record, team_history
 from bot.core.player_report import player_report
-from bot.core.players import AskedWrongError, find, known_players
+from bot.core.players import AskedWrongError, KnownPlayer, asked_for, find, known_players
 from bot.core.round_report import round_report
 from bot.core.session_report import PlayerTotal, SessionReport, list_sessions
 from bot.core.settings import BotSettings, SettingsError
@@ -21,7 +23,7 @@ from bot.core.team_history import Match
 from bot.ultimate_bot import Services, UltimateBot, run_discord
 from discord.ext import commands
 from support import stats_files
-from tools.stopwatch_scoring import MatchScore, score_session
+from tools.stopwatch_scoring import MatchScore, last_session, score_session
 
 
 class Context:
@@ -69,8 +71,15 @@ async def test_rows_of_another_bot_that_lack_what_ours_writes(db, import_all, tm
     assert (await round_report(db, name)).result == "no result"
     player = find(await known_players(db), stats_files.ALPHA)
     assert (await team_history(db, player)).record == Record(matches=1)
+    await db.execute("UPDATE rounds SET time_limit = 'unknown', actual_time = '12 min'")
+    assert (await score_session(db, 1))[0].points == (0, 0)
+    assert (await round_report(db, name)).result == "no result"
+    assert (await team_history(db, player)).record == Record(matches=1)
+    await db.execute("UPDATE rounds SET gaming_session_id = NULL WHERE round_number = 2")
+    assert await last_session(db) == 1  # the latest that is known, not the lack of one
     await db.execute("UPDATE rounds SET gaming_session_id = NULL")
     assert await list_sessions(db, 10, 0) == []
+    assert await last_session(db) is None
     report = await player_report(db, player)
     assert report.sessions == []
     embed = card(report)
@@ -140,12 +149,39 @@ async def test_the_bot_has_its_commands_and_answers_failures(services):
         assert "Administrator" in context.sent[2]
         await bot.on_command_error(context, commands.CommandInvokeError(KeyError("secret detail")))
         assert context.sent[3] == "That went wrong; the reason is in the bot's log."
+        wrong = AskedWrongError("{} is linked, `!unlink` first.", "_a_*b* @everyone")
+        await bot.on_command_error(context, commands.CommandInvokeError(wrong))
+        said = "\\_a\\_\\*b\\* @\u200beveryone is linked, `!unlink` first."
+        assert context.sent[4] == said
 
 
 async def test_discord_names_are_not_formatting():
     report = SessionReport("2026-11-20", 1, [], [PlayerTotal("_a_*b*", 1, 1, 0, 10, 5.0)])
     assert r"\_a\_\*b\*" in embed_of(report).fields[1].value
     assert isinstance(embed_of(report), discord.Embed)
+
+
+def test_names_that_several_players_use_are_harmless_in_the_question_back():
+    players = {
+        guid: KnownPlayer(guid, (f"**{number:034}**",))
+        for number, guid in enumerate(map("{:08X}".format, range(20)))
+    }
+    with pytest.raises(AskedWrongError) as caught:
+        find(players, "**")
+    said = caught.value.said(shown)
+    assert said.startswith("Several players match: \\*\\*0000")
+    assert " (00000000), " in said
+    assert said.endswith(" and 12 more. Write more of the name, or the GUID.")
+    assert len(said) < 2000
+    assert str(caught.value).startswith("Several players match: **0000")
+    with pytest.raises(AskedWrongError) as caught:
+        find(players, "{0} {x}")  # braces are a name like any other
+    assert caught.value.said(shown) == "Nobody called “{0} {x}” has played here."
+
+
+async def test_a_mention_of_an_account_that_cannot_be_is_linked_to_no_player(db):
+    with pytest.raises(AskedWrongError, match="linked to no player"):
+        await asked_for(db, 1, f"<@{2**63}>")
 
 
 # ------------------------------------------------------------------------------------ logging in
@@ -186,7 +222,8 @@ async def test_discord_out_of_reach_is_tried_again(services, monkeypatch):
         monkeypatch,
         OSError("no route"),
         discord.GatewayNotFound(),
+        aiohttp.ServerDisconnectedError(),  # no OSError
         discord.LoginFailure("Improper token"),
     )
-    assert pauses == [30.0, 30.0]
+    assert pauses == [30.0] * 3
     assert services.discord_answered.is_set()

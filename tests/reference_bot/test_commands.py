@@ -130,7 +130,9 @@ def test_a_players_card(discord):
 
 def test_a_player_who_is_not_there_or_not_the_only_one(discord):
     assert ask(discord, "!stats Annna").endswith("has played here. Did you mean Anna?")
-    assert "Nobody called “@everyone” has played here." in ask(discord, "!stats @everyone")
+    said = "Nobody called “@\u200beveryone” has played here."
+    assert said in ask(discord, "!stats @everyone")
+    assert "linked to no player" in ask(discord, f"!stats <@{'9' * 30}>")
     said = ask(discord, "!stats n")
     assert said.startswith("Several players match: ")
     assert "Dan (DanXXXXX)" in said
@@ -223,6 +225,7 @@ def test_help(discord):
     assert "!health" in ask(discord, "!help", "admin")
     assert "Kinds: dpm, kills" in ask(discord, "!help leaderboard")
     assert ask(discord, "!help nonsense") == 'No command called "nonsense" found.'
+    assert len(ask(discord, "!help " + "x" * 1990)) == 2000  # Discord takes no more
 
 
 def test_it_answers_in_a_direct_message_and_in_reply(discord):
@@ -242,6 +245,7 @@ def test_silence_where_nothing_was_asked(discord):
 def test_where_it_may_not_write_it_goes_on(discord):
     channel = discord.post("/channels", name="read-only", denied=1 << 11)["name"]
     assert discord.silence("!last_session", channel=channel)
+    assert discord.silence("!stats nobody", channel=channel)
     assert ask(discord, "!last_session")
     refused = [request["code"] for request in discord.get("/state")["refused_requests"]]
     assert set(refused) == {50013}  # Missing Permissions

@@ -138,6 +138,14 @@ async def test_an_hour_without_games_ends_a_session(db, import_all, tmp_path):
     assert [row[0] for row in rows] == [1, 1, 2]
 
 
+async def test_a_time_of_another_form_in_a_row_of_another_bot(db, import_all, tmp_path):
+    stats_files.write(tmp_path, FIRST, stats_files.supply_first())
+    await import_all(tmp_path)
+    await db.execute("UPDATE rounds SET round_time = '21:00:00'")
+    stats_files.write(tmp_path, SECOND, stats_files.supply_second())
+    assert (await import_all(tmp_path))[SECOND] is True
+
+
 async def test_a_file_that_comes_late_joins_its_session(db, import_all, tmp_path):
     late, old = tmp_path / "late", tmp_path / "old"
     for time in ("200000", "230000"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from datetime import datetime
 
 import pytest
@@ -43,6 +45,8 @@ def test_a_file_name_tells_time_map_and_round():
         "2026-13-20-210730-supply-round-1.txt",
         "2026-11-20-210730-../../etc-round-1.txt",
         "2026-11-20-210730-supply-round-1.txt.part",
+        "2026-11-20-210730-sup\udcffply-round-1.txt",  # a byte that is no UTF-8
+        "2026-11-20-210730-sup\nply-round-1.txt",
         ".bash_history",
     ],
 )
@@ -218,11 +222,43 @@ def test_every_beginning_of_a_file_is_refused_as_unfinished_or_has_all_it_shows(
             (header("supply", 1, "10:00", "1:00") + line(ALPHA, "a", 1)).encode()[:-2] + b"x\n",
             "invalid literal",
         ),
+        (
+            (header("supply", 1, "10:00", "0:00")[:-2] + "inf\n" + line(ALPHA, "a", 1)).encode(),
+            "the header: cannot convert",
+        ),
+        (
+            (
+                header("supply", 1, "10:00", "1:00") + line(ALPHA, "a", 1, f"1 1 1 1 1 {10**400}")
+            ).encode(),
+            "beyond all bounds",
+        ),
+        (
+            (header("supply", 1, "10:00", "1:00") + line(ALPHA, "a", 1, "0", {22: 1e300})).encode(),
+            "beyond all bounds",
+        ),
     ],
 )
 def test_says_what_is_wrong_with_a_file(broken, says):
     with pytest.raises(StatsFileError, match=says):
         parse(broken)
+
+
+def test_no_damage_to_a_file_is_a_bug_of_ours():
+    """Whatever stands in a file, it is a round or a StatsFileError; all else would end the bot."""
+    files = [text.encode() for text in (stats_files.supply_first(), stats_files.supply_second())]
+    pieces = (b"inf", b"nan", b"1e308", b"-1", b"9" * 400, b"\xff", b"\0", b"\\", b"\t", b"\n", b"",
+              b"0:00", "²".encode(), "١".encode())  # fmt: skip
+    chance = random.Random(5)  # noqa: S311
+    for _ in range(4000):
+        content = bytearray(chance.choice(files))
+        for _ in range(chance.randint(1, 4)):
+            start = chance.randrange(len(content))
+            content[start : start + chance.randint(0, 4)] = chance.choice(pieces)
+        with contextlib.suppress(StatsFileError):
+            round_ = parse(bytes(content))
+            assert round_.is_full_hold in (True, False)
+            for player in second_round_alone(round_, parse(files[0])).players:
+                assert player.columns()
 
 
 def test_a_missing_end_is_told_from_nonsense():

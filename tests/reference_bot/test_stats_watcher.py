@@ -288,6 +288,17 @@ async def test_a_value_that_the_database_refuses_is_the_files_fault(watch, game_
     assert await error_of(db, FIRST)
 
 
+async def test_a_file_whose_name_no_database_takes_stops_no_other(
+    watch, game_server, settings_with
+):
+    stats_files.write_match(game_server.stats)
+    name = FIRST.replace("supply", "sup\udcffply")  # as Python shows a byte that is no UTF-8
+    for directory in (game_server.stats, settings_with().local_stats):
+        stats_files.write(directory, name, stats_files.supply_first())
+    assert await watch.look() == 2
+    assert watch.problem is None
+
+
 async def test_many_files_are_fetched_in_batches(watch, game_server, db):
     for minute in range(55):
         name = f"2026-11-20-20{minute:02}00-radar-round-1.txt"

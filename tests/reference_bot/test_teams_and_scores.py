@@ -86,6 +86,34 @@ async def test_a_match_imported_late_renames_the_teams_after_it(evening, import_
     assert sorted(json.loads(row["player_names"])) == [C, E]
 
 
+async def test_the_same_map_twice_in_a_session(evening, import_all, tmp_path):
+    """Answers tell both matches; ``session_teams`` has room for one, and holds the later."""
+    for number, time, axis, allies in (
+        (1, "213100", (C, D), (A, E)),
+        (2, "213900", (A, E), (C, D)),
+    ):
+        text = header("radar", number, "7:00", "7:00") + "".join(
+            line(f"{name:X<8}", name, team, "0", {22: 7.0 * number})
+            for team, side in enumerate((axis, allies), 1)
+            for name in side
+        )
+        stats_files.write(tmp_path / "again", f"2026-11-20-{time}-radar-round-{number}.txt", text)
+    assert set((await import_all(tmp_path / "again")).values()) == {True}
+    matches = await matches_of_session(evening, 1)
+    played = [
+        [set(team.values()) for team in match.teams]
+        for match in matches
+        if match.map_name == "radar"
+    ]
+    assert played == [[{A, B}, {C, D}], [{A, E}, {C, D}]]
+    scores = [score for score in await score_session(evening, 1) if score.map_name == "radar"]
+    assert [score.points for score in scores] == [(2, 0), (1, 1)]
+    rows = await evening.fetch_all(
+        "SELECT player_names FROM session_teams WHERE map_name = ? ORDER BY team_name", "radar"
+    )
+    assert [set(json.loads(row["player_names"])) for row in rows] == [{A, E}, {C, D}]
+
+
 def test_one_who_changes_teams_counts_where_he_was_last_and_spectators_nowhere():
     rows = [
         {"match_id": "m", "map_name": "x", "round_number": number, "player_guid": guid,

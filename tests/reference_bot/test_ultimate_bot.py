@@ -12,6 +12,7 @@ import database_manager
 import pytest
 from bot.core.database import Database
 from support import stats_files
+from support.discord import FakeDiscord, text_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NO_ROUNDS_LOST = "SELECT COUNT(*), COUNT(DISTINCT match_id), SUM(round_number) FROM rounds"
@@ -110,19 +111,35 @@ async def away(db: Database, postgres_cluster):
 
 
 async def test_an_outage_of_the_database_loses_no_round(
-    db, database_environment, game_server, start_bot, postgres_cluster
+    db, database_environment, game_server, start_bot, postgres_cluster, tmp_path
 ):
+    """Four tries long, each pause twice the one before; a file comes in each of them."""
     impatient = {"DATABASE_CONNECT_TIMEOUT": "0.5", "DATABASE_RETRY_SECONDS": "0.2"}
-    bot = await start_bot(database_environment, game_server.environment, impatient)
-    await bot.wait_for_notice("STATUS=watching")
-    async with away(db, postgres_cluster):
-        stats_files.write_match(game_server.stats)
-        await bot.wait_for_line("nothing is lost, next try in")
-    await bot.wait_for_line(f"{stats_files.SECOND} imported")
-    await bot.wait_for_line("all is well again")
-    assert bot.process.returncode is None
-    assert await bot.stop() == 0
-    assert await count(db, "rounds") == 2
+    with FakeDiscord(tmp_path / "discord") as discord:
+
+        async def ask(question: str) -> str:
+            return text_of(await asyncio.to_thread(discord.ask, question))
+
+        settings = database_environment | game_server.environment | discord.environment
+        bot = await start_bot(settings, impatient)
+        await bot.wait_for_notice("READY=1")
+        await bot.wait_for_notice("STATUS=watching")
+        assert await ask("!sessions") == "No rounds have been played yet."
+        pauses, names = (1, 2, 4, 8), []
+        async with away(db, postgres_cluster):
+            for pause in pauses:
+                names.append(f"2026-11-20-20{pause:02}00-radar-round-1.txt")
+                stats_files.write(game_server.stats, names[-1], stats_files.supply_first("radar"))
+                await bot.wait_for_line(f"nothing is lost, next try in {pause} s")
+            assert await ask("!sessions") == "The database is away, try again in a minute."
+        for name in names:
+            await bot.wait_for_line(f"{name} imported")
+        await bot.wait_for_line("all is well again")
+        assert "4 rounds on 1 maps · 2 players" in await ask("!sessions")
+        assert bot.process.returncode is None
+        assert await bot.stop() == 0
+    assert await count(db, "rounds") == await count(db, "processed_files") == len(names)
+    assert await database_manager.validate(db) == 0
     assert "Traceback" not in bot.output
 
 

@@ -131,6 +131,27 @@ class FakeDiscord:
         self.wait_until(lambda discord: discord.get("/state")["connected"] == count)
 
 
+def ask_machine(machine: Any, path: str, **data: object) -> Any:
+    """Ask the control port on a machine that plays Discord (a testinfra host).
+
+    Args:
+        machine: the host.
+        path: with the query.
+        data: makes it a POST.
+
+    Returns:
+        The answer's JSON.
+
+    """
+    program = (
+        "import sys, urllib.request as r;"
+        " print(r.urlopen('http://127.0.0.1:8480' + sys.argv[1],"
+        " sys.argv[2].encode() or None, timeout=60).read().decode())"
+    )
+    body = json.dumps(data) if data else ""
+    return json.loads(machine.check_output("python3 -c %s %s %s", program, path, body))
+
+
 def text_of(message: Json) -> str:
     """Return all the words of a message, embeds included, one line each."""
     lines = [message["content"]]

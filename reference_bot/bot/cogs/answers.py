@@ -14,6 +14,8 @@ GOLD, BLUE, GREEN, RED = (
     discord.Colour.red(),
 )
 FIELD_LIMIT = 1024  # characters that Discord takes in an embed's field
+MESSAGE_LIMIT = 2000  # and in a message beside its embeds
+NAME_LIMIT = 40  # more than the game allows
 
 
 class Context(commands.Context):
@@ -26,6 +28,8 @@ class Context(commands.Context):
         the same one within a few minutes. So a try that is repeated because its answer got lost
         makes no second message, and neither does a second bot with our token.
         """
+        if content is not None and len(content) > MESSAGE_LIMIT:  # it repeats a long question
+            content = content[: MESSAGE_LIMIT - 1] + "…"
         options.setdefault("nonce", self.message.id)
         if self.bot_permissions.read_message_history:
             question = self.message.to_reference(fail_if_not_exists=False)
@@ -63,10 +67,14 @@ class Help(commands.HelpCommand):
         return f"{self.context.clean_prefix}{command.name}{usage}"
 
 
+def plain(name: str) -> str:
+    """Return a player's name in one line, never empty, for places that Discord does not format."""
+    return " ".join(name.split())[:NAME_LIMIT] or "?"
+
+
 def shown(name: str) -> str:
     """Make a player's name harmless: no formatting, no mention, one line, never empty."""
-    text = " ".join(name.split())[:40]
-    return discord.utils.escape_mentions(discord.utils.escape_markdown(text)) or "?"
+    return discord.utils.escape_mentions(discord.utils.escape_markdown(plain(name)))
 
 
 def fit(lines: list[str], limit: int = FIELD_LIMIT) -> str:

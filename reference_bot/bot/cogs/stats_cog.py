@@ -5,7 +5,7 @@ from __future__ import annotations
 import discord
 from discord.ext import commands
 
-from bot.cogs.answers import BLUE, GOLD, GREEN, Context, duration, fit, shown, whole_number
+from bot.cogs.answers import BLUE, GOLD, GREEN, Context, duration, fit, plain, shown, whole_number
 from bot.core.database import Database
 from bot.core.player_matches import Record, TeamHistory, team_history
 from bot.core.player_report import (
@@ -90,7 +90,7 @@ def card(report: PlayerReport) -> discord.Embed:
         for row in report.sessions
     ]
     embed.add_field(name="Latest sessions", value=fit(latest), inline=False)
-    others = [shown(name) for name in report.player.names[1:6]]
+    others = [plain(name) for name in report.player.names[1:6]]
     also = f" · also {', '.join(others)}" if others else ""
     embed.set_footer(text=f"{report.player.guid}{also}")
     return embed

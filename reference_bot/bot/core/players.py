@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +14,21 @@ SHOWN = 8  # names in an answer that asks back
 
 
 class AskedWrongError(Exception):
-    """The question cannot be answered as it was put; the message is for the player who asked."""
+    """The question cannot be answered as it was put; the message is for the player who asked.
+
+    Args:
+        text: the message, with ``{}`` for each name in it.
+        names: what players call themselves, or what was asked for; to be made harmless when shown.
+
+    """
+
+    def __init__(self, text: str, *names: str) -> None:
+        self._text, self._names = text, names
+        super().__init__(self.said(str))
+
+    def said(self, shown: Callable[[str], str]) -> str:
+        """Return the message with each name as ``shown`` writes it."""
+        return self._text.format(*map(shown, self._names)) if self._names else self._text
 
 
 @dataclass(frozen=True)
@@ -77,15 +91,17 @@ def find(players: dict[str, KnownPlayer], wanted: str) -> KnownPlayer:
         if len(found) == 1:
             return found[0]
         if found:
-            listed = ", ".join(f"{player.name} ({player.guid})" for player in found[:SHOWN])
+            some = found[:SHOWN]
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise AskedWrongError(
-                f"Several players match: {listed}{more}. Write more of the name, or the GUID."
+                f"Several players match: {', '.join(['{} ({})'] * len(some))}{more}. "
+                "Write more of the name, or the GUID.",
+                *(text for player in some for text in (player.name, player.guid)),
             )
     names = {name: player.name for player in players.values() for name in folded[player.guid]}
-    near = [names[name] for name in difflib.get_close_matches(text, names, n=3)]
-    hint = f" Did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
-    raise AskedWrongError(f"Nobody called “{_short(wanted)}” has played here.{hint}")
+    near = dict.fromkeys(names[name] for name in difflib.get_close_matches(text, names, n=3))
+    hint = f" Did you mean {' or '.join(['{}'] * len(near))}?" if near else ""
+    raise AskedWrongError(f"Nobody called “{{}}” has played here.{hint}", _short(wanted), *near)
 
 
 async def linked_guid(source: Database | Session, discord_id: int) -> str | None:
@@ -105,7 +121,8 @@ async def asked_for(database: Database, asker: int, wanted: str) -> KnownPlayer:
     mention = re.fullmatch(r"<@!?(\d+)>", wanted.strip())
     if wanted.strip() and not mention:
         return find(await known_players(database), wanted)
-    guid = await linked_guid(database, int(mention[1]) if mention else asker)
+    account = int(mention[1]) if mention else asker
+    guid = await linked_guid(database, account) if account < 2**63 else None  # no id is larger
     if guid is None:
         raise AskedWrongError(
             "That account is linked to no player."
@@ -114,7 +131,7 @@ async def asked_for(database: Database, asker: int, wanted: str) -> KnownPlayer:
         )
     players = await known_players(database, [guid])
     if guid not in players:
-        raise AskedWrongError(f"The linked player {guid} has not played any round that is known.")
+        raise AskedWrongError("The linked player {} has not played any round that is known.", guid)
     return players[guid]
 
 
@@ -145,12 +162,13 @@ async def link(
         )
         if mine is None:
             raise AskedWrongError(
-                f"{player.name} is linked to another account. If that is wrong, ask an admin."
+                "{} is linked to another account. If that is wrong, ask an admin.", player.name
             ) from None
         if mine["et_guid"] == player.guid:
-            raise AskedWrongError(f"{player.name} is linked to this account already.") from None
+            raise AskedWrongError("{} is linked to this account already.", player.name) from None
         raise AskedWrongError(
-            f"This account is linked to {mine['et_name'] or mine['et_guid']}. `!unlink` first."
+            "This account is linked to {}. `!unlink` first.",
+            mine["et_name"] or mine["et_guid"] or "nobody",
         ) from None
     return player
 

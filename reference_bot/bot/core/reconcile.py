@@ -6,13 +6,12 @@ noted a file as processed without writing its round, or the other way round; bot
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.core.database import Database, Session
-from bot.core.round_import import files_in, note_success
+from bot.core.round_import import files_in, hash_of, note_success
 from bot.core.round_report import key_of
 from bot.core.stats_parser import StatsFileName
 from bot.core.stats_source import RemoteFile
@@ -75,7 +74,8 @@ async def compare(
         changed=sorted(
             name
             for name in here.keys() & imported & noted
-            if _is_sha256(hashes[name]) and hashes[name] != _sha256(local_stats / name)
+            if _is_sha256(hashes[name])
+            and hashes[name] != hash_of((local_stats / name).read_bytes())
         ),
         outdated=sorted(
             name
@@ -98,13 +98,10 @@ async def mend_notes(database: Database, local_stats: Path, found: Comparison) -
             await session.execute("DELETE FROM processed_files WHERE filename = ?", name)
         for name in found.unnoted:
             file = local_stats / name
-            await note_success(session, name, _sha256(file) if file.is_file() else None)
+            content = file.read_bytes() if file.is_file() else None
+            await note_success(session, name, hash_of(content) if content is not None else None)
 
     await database.repeat(work)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _is_sha256(text: str | None) -> bool:

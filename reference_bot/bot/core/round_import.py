@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bot.core import team_history
-from bot.core.database import Database, Session
+from bot.core.database import Database, Row, Session
 from bot.core.stats_parser import (
     MissingFirstRoundError,
     Player,
@@ -60,11 +62,10 @@ async def import_file(
         if first_round is None:
             raise MissingFirstRoundError("the file of its first round is missing")
         match_id = first_round.match_id
-        first = _parse_as((directory / first_round.text).read_bytes(), first_round)
-        round_ = second_round_alone(round_, first)
+        round_ = second_round_alone(round_, _read(directory, first_round))
 
     async with session.transaction():
-        if not await note_success(session, name.text, hashlib.sha256(content).hexdigest()):
+        if not await note_success(session, name.text, hash_of(content)):
             return False
         round_id = await _write_round(session, name, match_id, round_)
         if round_id is None:  # the round is there; only the note about its file was lost
@@ -73,6 +74,69 @@ async def import_file(
         await _write_players(session, round_id, name, round_)
         await team_history.note_aliases(session, name.ended, round_.players)
         await team_history.note_teams(session, match_id)
+    return True
+
+
+async def import_again(
+    session: Session,
+    directory: Path,
+    name: StatsFileName,
+    content: bytes,
+    known: Collection[StatsFileName],
+    *,
+    shortest: int = 0,
+) -> bool:
+    """Let a round say what its file says now, after an earlier state of it was imported.
+
+    The round keeps its id, its match and its session; its rows of players and weapons are written
+    anew. So are those of the second round when a first one changes: that was taken off them.
+
+    Args:
+        session: any session; the import makes its own transaction (or savepoint) in it.
+        directory: where the files of the match's other round are.
+        name: the file.
+        content: what stands in it now.
+        known: all files, to find the match's other round among them.
+        shortest: bytes that it must have, unless it is what was imported.
+
+    Returns:
+        False when exactly this content was imported before; nothing is written then.
+
+    Raises:
+        StatsFileError: the file cannot be imported as it is, or there is no such round.
+        DatabaseError: nothing was written; see the kinds of it.
+
+    """
+    whole = alone = _parse_as(content, name)
+    if name.round_number == 2:
+        first = name.first_round(known)
+        if first is None:
+            raise MissingFirstRoundError("the file of its first round is missing")
+        alone = second_round_alone(whole, _read(directory, first))
+
+    async with session.transaction():
+        changed = await session.execute(
+            "UPDATE processed_files SET file_hash = ?, processed_at = ? "
+            "WHERE filename = ? AND success = TRUE AND COALESCE(file_hash, '') <> ?",
+            hash_of(content),
+            _now(),
+            name.text,
+            hash_of(content),
+        )
+        if not changed:  # or somebody else has just done it
+            return False
+        if len(content) < shortest:
+            raise StatsFileError(f"it has {len(content)} bytes, and had {shortest}; ours is kept")
+        present = await _find_round(session, name)
+        if present is None:
+            raise StatsFileError("its round is not in the database")
+        await _write_anew(session, present, name, alone)
+        for second in name.second_rounds(known):
+            there = await _find_round(session, second)
+            if there is not None and there["match_id"] == present["match_id"]:
+                numbers = second_round_alone(_read(directory, second), whole)
+                await _write_anew(session, there, second, numbers)
+        await team_history.note_teams(session, present["match_id"])
     return True
 
 
@@ -97,6 +161,23 @@ def _parse_as(content: bytes, name: StatsFileName) -> Round:
     if (round_.map_name, round_.round_number) != (name.map_name, name.round_number):
         raise StatsFileError(f"{name.text} holds round {round_.round_number} of {round_.map_name}")
     return round_
+
+
+def _read(directory: Path, name: StatsFileName) -> Round:
+    try:
+        return _parse_as((directory / name.text).read_bytes(), name)
+    except FileNotFoundError:
+        raise StatsFileError(f"{name.text}, the match's other round, is not here") from None
+
+
+def hash_of(content: bytes) -> str:
+    """Return what ``processed_files.file_hash`` says of a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _moment(name: StatsFileName) -> tuple[str, str]:
+    """Return round_date and round_time."""
+    return f"{name.ended:%Y-%m-%d}", f"{name.ended:%H%M%S}"
 
 
 def _now() -> datetime:
@@ -126,34 +207,75 @@ async def _write_round(
     session: Session, name: StatsFileName, match_id: str, round_: Round
 ) -> int | None:
     """Return the new round's id, or None when the round is in the database already."""
-    is_tied = False
-    if name.round_number == 2 and round_.is_full_hold:
-        first = await session.fetch_value(
-            "SELECT round_outcome FROM rounds WHERE match_id = ? AND round_number = 1", match_id
-        )
-        is_tied = first == "fullhold"
     return await session.fetch_value(
         """
-        INSERT INTO rounds (round_date, round_time, match_id, map_name, round_number, time_limit,
-                            actual_time, winner_team, defender_team, is_tied, round_outcome,
-                            gaming_session_id)
+        INSERT INTO rounds (round_date, round_time, match_id, map_name, round_number,
+                            gaming_session_id, time_limit, actual_time, winner_team,
+                            defender_team, is_tied, round_outcome)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (match_id, round_number) DO NOTHING
         RETURNING id
         """,
-        f"{name.ended:%Y-%m-%d}",
-        f"{name.ended:%H%M%S}",
+        *_moment(name),
         match_id,
         round_.map_name,
         round_.round_number,
+        await _gaming_session(session, name),
+        *await _result(session, match_id, round_),
+    )
+
+
+async def _result(session: Session, match_id: str, round_: Round) -> tuple[object, ...]:
+    """Return how a round went: the columns of ``rounds`` from time_limit to round_outcome."""
+    is_tied = False
+    if round_.round_number == 2 and round_.is_full_hold:
+        first = await session.fetch_value(
+            "SELECT round_outcome FROM rounds WHERE match_id = ? AND round_number = 1", match_id
+        )
+        is_tied = first == "fullhold"
+    return (
         round_.time_limit,
         round_.actual_time,
         round_.winner_team,
         round_.defender_team,
         is_tied,
         "fullhold" if round_.is_full_hold else "objective",
-        await _gaming_session(session, name.ended),
     )
+
+
+async def _find_round(session: Session, name: StatsFileName) -> Row | None:
+    """Return id and match_id of a file's round, or None where it is not in the database."""
+    return await session.fetch_one(
+        "SELECT id, match_id FROM rounds WHERE round_date = ? AND round_time = ? "
+        "AND map_name = ? AND round_number = ?",
+        *_moment(name),
+        name.map_name,
+        name.round_number,
+    )
+
+
+async def _write_anew(session: Session, row: Row, name: StatsFileName, round_: Round) -> None:
+    """Replace what the database says of a round, given what :func:`_find_round` returned."""
+    round_id = row["id"]
+    await session.execute(
+        "UPDATE rounds SET time_limit = ?, actual_time = ?, winner_team = ?, defender_team = ?, "
+        "is_tied = ?, round_outcome = ? WHERE id = ?",
+        *await _result(session, row["match_id"], round_),
+        round_id,
+    )
+    before = await session.fetch_all(
+        "SELECT player_guid, clean_name FROM player_comprehensive_stats WHERE round_id = ?",
+        round_id,
+    )
+    await session.execute("DELETE FROM weapon_comprehensive_stats WHERE round_id = ?", round_id)
+    await session.execute("DELETE FROM player_comprehensive_stats WHERE round_id = ?", round_id)
+    await _write_players(session, round_id, name, round_)
+    # Names are counted by round: those of this one were counted when it was first imported.
+    counted = {tuple(row) for row in before}
+    present = {(player.guid, player.clean_name) for player in round_.players}
+    await team_history.forget_aliases(session, counted - present)
+    new = [one for one in round_.players if (one.guid, one.clean_name) not in counted]
+    await team_history.note_aliases(session, name.ended, new)
 
 
 async def _check_same_round(session: Session, name: StatsFileName, match_id: str) -> None:
@@ -163,16 +285,16 @@ async def _check_same_round(session: Session, name: StatsFileName, match_id: str
         match_id,
         name.round_number,
     )
-    if tuple(there) != (f"{name.ended:%Y-%m-%d}", f"{name.ended:%H%M%S}"):
+    if tuple(there) != _moment(name):
         raise StatsFileError(
             f"match {match_id} has another second round, of {' '.join(there)};"
             " the file of this one's first round is missing"
         )
 
 
-async def _gaming_session(session: Session, ended: datetime) -> int:
-    """Find the gaming session of a round that ended then, or begin a new one."""
-    moment = (f"{ended:%Y-%m-%d}", f"{ended:%H%M%S}")
+async def _gaming_session(session: Session, name: StatsFileName) -> int:
+    """Find the gaming session of a round, or begin a new one."""
+    moment = _moment(name)
     before = await session.fetch_one(
         """
         SELECT round_date, round_time, gaming_session_id FROM rounds
@@ -191,9 +313,10 @@ async def _gaming_session(session: Session, ended: datetime) -> int:
     )
     for near in (before, after):
         if near is not None and near["gaming_session_id"] is not None:
-            then = datetime.strptime(near["round_date"] + near["round_time"], "%Y-%m-%d%H%M%S")
-            if abs(ended - then) < SESSION_GAP:
-                return near["gaming_session_id"]
+            with contextlib.suppress(ValueError):  # a row of another bot, with another kind of time
+                then = datetime.strptime(near["round_date"] + near["round_time"], "%Y-%m-%d%H%M%S")
+                if abs(name.ended - then) < SESSION_GAP:
+                    return near["gaming_session_id"]
     return (await session.fetch_value("SELECT MAX(gaming_session_id) FROM rounds") or 0) + 1
 
 
@@ -224,7 +347,7 @@ async def _write_players(
 def _player_row(round_id: int, name: StatsFileName, player: Player) -> dict[str, object]:
     return {
         "round_id": round_id,
-        "round_date": f"{name.ended:%Y-%m-%d}",
+        "round_date": _moment(name)[0],
         "map_name": name.map_name,
         "round_number": name.round_number,
         "player_guid": player.guid,

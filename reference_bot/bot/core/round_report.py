@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tools.stopwatch_scoring import MatchScore, score_session
+from tools.stopwatch_scoring import MatchScore, is_timed, score_session
 
 from bot.core.database import Database, Row
 from bot.core.stats_parser import ALLIES, AXIS, StatsFileName, seconds
@@ -65,9 +65,9 @@ async def round_report(database: Database, name: StatsFileName) -> RoundReport |
 def result_of(round_: Row) -> str:
     """Say in words how a round ended."""
     winner = SIDES.get(round_["winner_team"])
-    taken, limit = round_["actual_time"], round_["time_limit"]
-    if not taken or not limit:
+    if not is_timed(round_):
         return f"{winner} won" if winner else "no result"
+    taken, limit = round_["actual_time"], round_["time_limit"]
     if seconds(taken) >= seconds(limit):
         return f"{winner or 'The defence'} held for the full {limit}"
     return f"{winner or 'The attack'} won in {taken} of {limit}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -37,10 +37,16 @@ FRACTIONS = frozenset({
 })  # fmt: skip
 CUMULATIVE = (*FIELDS[0:8], "bullets_fired", "time_played_minutes")  # over both rounds of a match
 
+LARGEST = 2**63  # no database takes more, and arithmetic with fractions works up to there
+
 # Longest time between the ends of a match's two rounds: a full second round and a long break.
 PARTNER_WINDOW = timedelta(minutes=45)
 
-_FILE_NAME = re.compile(r"(\d{4}-\d\d-\d\d-\d{6})-([^/\\]+)-round-([12])\.txt")
+# A map's name has no control characters, and no bytes that are no UTF-8 (as Python shows them):
+# neither database would take the name.
+_FILE_NAME = re.compile(
+    r"(\d{4}-\d\d-\d\d-\d{6})-([^/\\\x00-\x1f\ud800-\udfff]+)-round-([12])\.txt", re.ASCII
+)
 _PLAYER = re.compile(r"([^\\]+)\\(.*)\\(\d+)\\(\d)\\(\d+(?: \d+)*) ?\t(.*)")
 _TIME = re.compile(r"(\d+):([0-5]\d)")
 
@@ -95,6 +101,17 @@ class StatsFileName:
             ),
             default=None,
         )
+
+    def second_rounds(self, others: Collection[StatsFileName]) -> list[StatsFileName]:
+        """Find the second rounds whose partner this first round is; usually one or none."""
+        return [
+            other
+            for other in others
+            if other.round_number == 2
+            and other.map_name == self.map_name
+            and timedelta() < other.ended - self.ended <= PARTNER_WINDOW
+            and other.first_round(others) == self
+        ]
 
 
 @dataclass(frozen=True)
@@ -181,6 +198,11 @@ def without_colours(name: str) -> str:
     return re.sub(r"\^.", "", name)
 
 
+def is_time(text: str | None) -> bool:
+    """Whether a text is a time of the form ``M:SS``."""
+    return text is not None and _TIME.fullmatch(text.strip()) is not None
+
+
 def seconds(minutes_and_seconds: str) -> int:
     """Turn ``M:SS`` into seconds.
 
@@ -231,7 +253,7 @@ def parse(content: bytes) -> Round:
             actual_time=_checked_time(actual),
             players=(),
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter from an endless time
         raise StatsFileError(f"the header: {error}") from None
     # A player who came back under the same GUID: the later line holds the present numbers.
     players = {player.guid: player for player in map(_player, lines)}
@@ -252,7 +274,7 @@ def _player(line: str) -> Player:
     if len(values) < len(FIELDS):
         raise StatsFileError(f"{guid}: {len(values)} fields, not {len(FIELDS)}")
     try:
-        return Player(
+        player = Player(
             guid=guid,
             name=name,
             team=int(team),
@@ -264,6 +286,12 @@ def _player(line: str) -> Player:
         )
     except ValueError as error:
         raise StatsFileError(f"{guid}: {error}") from None
+    numbers = [*player.fields.values()]
+    for weapon in player.weapons.values():
+        numbers += weapon.numbers()
+    if max(map(abs, numbers)) > LARGEST:
+        raise StatsFileError(f"{guid}: a number is beyond all bounds")
+    return player
 
 
 def _fraction(text: str) -> float:

@@ -50,12 +50,13 @@ class StatsSource:
         with self._errors(self._settings.directory):
             sftp = await self._client()
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                entries = await sftp.readdir(self._settings.directory)
+                # As bytes: one name that is no UTF-8 would make the whole list fail.
+                entries = await sftp.readdir(os.fsencode(self._settings.directory))
         found = {}
         for entry in entries:
-            name = StatsFileName.parse(_text(entry.filename))
+            name = StatsFileName.parse(os.fsdecode(entry.filename))
             if name is not None:
-                found[name.text] = RemoteFile(name, entry.attrs.size, entry.attrs.mtime)
+                found[name.text] = RemoteFile(name, entry.attrs.size, entry.attrs.mtime or 0)
         return found
 
     async def fetch(self, file: RemoteFile, target: Path) -> bool:
@@ -70,24 +71,31 @@ class StatsSource:
 
         Raises:
             SourceError: the file cannot be fetched.
+            OSError: it cannot be written.
+
+        """
+        content = await self.read(file)
+        if content is None:
+            return False
+        keep(content, file, target)
+        return True
+
+    async def read(self, file: RemoteFile) -> bytes | None:
+        """Return a file's contents, or None when it has changed since it was listed.
+
+        Raises:
+            SourceError: the file cannot be fetched.
 
         """
         remote = f"{self._settings.directory.rstrip('/')}/{file.name.text}"
-        partial = target / f".{file.name.text}.part"  # a name that is no round's
         with self._errors(remote):
             sftp = await self._client()
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 async with sftp.open(remote, "rb") as source:
                     content = await source.read()
                 now = await sftp.stat(remote)
-        if (now.size, now.mtime) != (file.size, file.modified) or len(content) != file.size:
-            return False
-        with partial.open("wb") as copy:
-            copy.write(content)
-            copy.flush()
-            os.fsync(copy.fileno())  # a row in the database must not outlive its file
-        partial.replace(target / file.name.text)
-        return True
+        unchanged = (now.size, now.mtime or 0) == (file.size, file.modified)
+        return content if unchanged and len(content) == file.size else None
 
     async def close(self) -> None:
         """Close the connection; it is opened again when needed."""
@@ -145,5 +153,19 @@ class StatsSource:
             raise SourceError(f"{where}: {error}") from error
 
 
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode(errors="replace")
+def keep(content: bytes, file: RemoteFile, target: Path) -> None:
+    """Write a fetched file into the directory ``target``: whole or not at all.
+
+    It gets the date that it has on the game server, so that a newer one there is noticed.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    partial = target / f".{file.name.text}.part"  # a name that is no round's
+    with partial.open("wb") as copy:
+        copy.write(content)
+        copy.flush()
+        os.fsync(copy.fileno())  # a row in the database must not outlive its file
+    os.utime(partial, (file.modified, file.modified))
+    partial.replace(target / file.name.text)

@@ -1,22 +1,23 @@
 """Keeping the database in step with the game server's stats files.
 
-Each look compares names, never times: whatever the game server or ``local_stats/`` has and
+What is new is found by names, never by times: whatever the game server or ``local_stats/`` has and
 ``processed_files`` does not have as a success is fetched and imported, oldest first. So files that
 came while the bot was down, while the database was away or under another clock are not missed,
-and none is imported twice.
+and none is imported twice. A file that has changed on the game server since it was imported (one
+that stood still in the middle for longer than we wait) takes its round's place in the database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from bot.core.database import Database, DatabaseError, DatabaseValueError
-from bot.core.round_import import files_in, import_file, note_failure, processed_files
+from bot.core.round_import import files_in, import_again, import_file, note_failure, processed_files
 from bot.core.settings import BotSettings
 from bot.core.stats_parser import StatsFileError, StatsFileName
-from bot.core.stats_source import RemoteFile, SourceError, StatsSource
+from bot.core.stats_source import RemoteFile, SourceError, StatsSource, keep
 from bot.core.systemd import notify
 
 log = logging.getLogger("stats")
@@ -51,8 +52,12 @@ class StatsWatcher:
         # Files that could not be imported, and what they and their first round looked like then:
         # they are not tried again before that changes.
         self._failed: dict[str, object] = {}
+        # Imported files as they were when they were compared with ours: the same, or not fit to
+        # take its place.
+        self._compared: dict[str, RemoteFile] = {}
         self.problem: str | None = None  # what is wrong at the moment, for people
         self.imported = 0  # rounds since the start
+        self.renewed = 0  # files since the start that were imported again
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -74,8 +79,12 @@ class StatsWatcher:
         if self._source is not None:
             await self._source.close()
 
-    async def look(self) -> int:
-        """Fetch and import whatever is new; return the number of rounds imported.
+    async def look(self, doubted: Collection[str] = ()) -> int:
+        """Fetch and import whatever is new or has changed; return the number of new rounds.
+
+        Args:
+            doubted: names of imported files that are compared with what was imported even where
+                they look the same on the game server as here.
 
         Raises:
             DatabaseError: the database is away; the files stay where they are.
@@ -88,6 +97,7 @@ class StatsWatcher:
             self._remote = await self._settled(done)
         except SourceError as error:
             self._remote, problem = {}, f"the game server: {error}"
+            doubted = ()  # to compare with ours alone would say nothing
         local = files_in(self._settings.local_stats)
         known = local | {name: file.name for name, file in self._remote.items()}
         new = sorted(
@@ -96,8 +106,14 @@ class StatsWatcher:
             if text not in done
             and (text not in self._failed or self._failed[text] != self._appearance(name, known))
         )
+        changed = dict.fromkeys([*self._changed(self._remote, done)[:BATCH], *doubted])
         imported: list[StatsFileName] = []
         try:
+            for text in changed:
+                try:  # first, because a second round needs its first
+                    await self._renew(known[text], known)
+                except SourceError as error:
+                    problem = f"the game server: {error}"
             for start in range(0, len(new), BATCH):
                 batch = new[start : start + BATCH]
                 notify(f"STATUS=importing: {start} of {len(new)} files are done")
@@ -117,11 +133,71 @@ class StatsWatcher:
         if self._source is None:
             return {}
         files = await self._source.files()
-        if files.keys() <= done:
+        if files.keys() <= done and not self._changed(files, done):
             return files
         await asyncio.sleep(self._settings.settle_time)
         again = await self._source.files()
         return {name: file for name, file in again.items() if files.get(name) == file}
+
+    def _changed(self, files: Mapping[str, RemoteFile], done: set[str]) -> list[str]:
+        """Name the imported files that have another size than ours, or a later date.
+
+        Our copies have the game server's dates, but for those that an older release or another bot
+        has left: where clocks differ, such a one may be fetched once for nothing.
+        """
+        changed = []
+        for text in sorted(files.keys() & done):
+            if self._compared.get(text) == files[text]:
+                continue
+            try:
+                ours = (self._settings.local_stats / text).stat()
+            except FileNotFoundError:  # only the database was moved here
+                continue
+            if ours.st_size == files[text].size and int(ours.st_mtime) >= files[text].modified:
+                self._compared[text] = files[text]
+            else:
+                changed.append(text)
+        return changed
+
+    async def _renew(self, name: StatsFileName, known: Mapping[str, StatsFileName]) -> None:
+        """Import a file again if it is not what was imported.
+
+        Our copy is replaced afterwards: who stops in between finds it changed once more.
+
+        Raises:
+            DatabaseError: nothing was written.
+            SourceError: it could not be fetched.
+            OSError: ``local_stats`` cannot be read or written.
+
+        """
+        here = self._settings.local_stats
+        theirs = self._remote.get(name.text)
+        if theirs:
+            content = await self._source.read(theirs)
+            if content is None:  # it changes just now
+                return
+            shortest = (here / name.text).stat().st_size  # what is missing now was there
+        else:
+            content, shortest = (here / name.text).read_bytes(), 0
+        others = {one.text for one in name.second_rounds(known.values())}
+        if partner := _first_round(name, known):
+            others.add(partner.text)
+        await self._fetch_these(self._not_here(others))
+        try:
+            async with self._database.session() as session:
+                new = await import_again(
+                    session, here, name, content, known.values(), shortest=shortest
+                )
+        except (StatsFileError, DatabaseValueError) as error:
+            log.warning("%s has changed and is not imported again: %s", name.text, error)
+        else:
+            if theirs:
+                keep(content, theirs, here)
+            if new:
+                self.renewed += 1
+                log.info("%s has changed since it was imported: imported again", name.text)
+        if theirs:
+            self._compared[name.text] = theirs
 
     def _appearance(self, name: StatsFileName, known: Mapping[str, StatsFileName]) -> object:
         """Everything that the outcome of an import depends on."""
@@ -138,13 +214,13 @@ class StatsWatcher:
             OSError: ``local_stats`` cannot be written.
 
         """
-        here = files_in(self._settings.local_stats)
-        wanted = {name.text for name in names}
-        wanted |= {
-            partner.text
-            for name in names
-            if (partner := _first_round(name, known)) and partner.text not in here
-        }
+        partners = {partner.text for name in names if (partner := _first_round(name, known))}
+        await self._fetch_these({name.text for name in names} | self._not_here(partners))
+
+    def _not_here(self, names: set[str]) -> set[str]:
+        return names - files_in(self._settings.local_stats).keys()
+
+    async def _fetch_these(self, wanted: set[str]) -> None:
         gate = asyncio.Semaphore(FETCHES_AT_ONCE)
 
         async def fetch(file: RemoteFile) -> None:

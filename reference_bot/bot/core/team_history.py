@@ -45,6 +45,21 @@ async def note_aliases(session: Session, seen: datetime, players: Iterable[Playe
     )
 
 
+async def forget_aliases(session: Session, names: Iterable[tuple[str, str]]) -> None:
+    """Take back one use of each name, given as GUID and alias; one never used again goes."""
+    for guid, alias in names:
+        await session.execute(
+            "UPDATE player_aliases SET times_seen = times_seen - 1 WHERE guid = ? AND alias = ?",
+            guid,
+            alias,
+        )
+        await session.execute(
+            "DELETE FROM player_aliases WHERE guid = ? AND alias = ? AND times_seen <= 0",
+            guid,
+            alias,
+        )
+
+
 async def matches_of_session(source: Database | Session, gaming_session_id: int) -> list[Match]:
     """Work out the teams of every match of a gaming session, in the order they were played."""
     rows = await source.fetch_all(
@@ -96,11 +111,15 @@ async def note_teams(session: Session, match_id: str) -> None:
     """Write the teams of a match into ``session_teams``, and of those played after it.
 
     Usually there are none after it; when a file was imported late, their teams may get new names.
+    The table, as it has always been, has one place for a map and a date: of two matches there it
+    holds the later. Nothing here reads it; :func:`matches_of_session` knows both.
     """
     gaming_session_id = await session.fetch_value(
         "SELECT gaming_session_id FROM rounds WHERE match_id = ? ORDER BY round_number DESC",
         match_id,
     )
+    if gaming_session_id is None:  # a row of another bot that was imported again
+        return
     start = await session.fetch_value(
         "SELECT MIN(round_date) FROM rounds WHERE gaming_session_id = ?", gaming_session_id
     )
