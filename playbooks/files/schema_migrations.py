@@ -1,6 +1,9 @@
 """Apply a directory of numbered SQL files to a database, each once and in order.
 
     schema_migrations.py plan DIRECTORY     say what is due; changes nothing
+    schema_migrations.py audit DIRECTORY SOURCE [EXCLUDE…]
+                                            judge a program's SQL as ferry audit-sql does, after
+                                            what is due, which is undone again
     schema_migrations.py apply DIRECTORY    apply it
     schema_migrations.py try DIRECTORY      run all on the tables of the search_path (PGOPTIONS)
                                             and undo it
@@ -20,15 +23,22 @@ TABLE IF NOT EXISTS, names without a schema). Whether they are the same is found
 file's tables in an empty schema, in a transaction that is rolled back, and comparing columns; a
 column that is missing is refused.
 
+**A program that speaks of what a file adds** can be judged only after that file. So ``audit`` runs
+all that is due in one transaction, lets PostgreSQL prepare every statement in SOURCE (files that
+fit an EXCLUDE pattern left out) and rolls back. DIRECTORY "" stands for no files. What the bot
+wants from a table that a file changes waits meanwhile, as it does when the file is applied.
+
 **Tables that come from elsewhere**, while nobody uses them yet, are fit for the bot if none of the
 files fails on them, and none adds, changes or takes away a column: then their own bot has seen to
 that already. ``try`` says so, or refuses.
 
 Prints JSON. ``plan``: ``due``, ``applied``, ``unknown`` (names), ``tables`` (count in public),
-``role``. ``apply``: ``applied``, ``remarks`` (columns whose type differs from the first file's).
+``role``. ``audit``: ``tried`` (names), ``refused`` (``file``, ``line`` and ``message`` of each
+statement that PostgreSQL would refuse). ``apply``: ``applied``, ``remarks`` (columns whose type
+differs from the first file's).
 ``try``: ``tried`` (names).
 Exit codes as ferry's: 0; 3 refused or failed, with a message on standard error; 5 no connection.
-Needs psycopg 3.
+Needs psycopg 3; ``audit`` needs ferry.
 """
 
 from __future__ import annotations
@@ -212,6 +222,13 @@ def plan(connection: psycopg.Connection, files: list[Migration]) -> dict[str, ob
     }
 
 
+def run_sql(connection: psycopg.Connection, migration: Migration) -> None:
+    """Run the text of a file in the transaction that is open."""
+    connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    connection.execute(migration.text)
+    connection.execute("RESET ALL")  # what the file has set is not for the next one
+
+
 def apply(connection: psycopg.Connection, files: list[Migration]) -> dict[str, object]:
     """Apply what is due.
 
@@ -231,9 +248,7 @@ def apply(connection: psycopg.Connection, files: list[Migration]) -> dict[str, o
     for migration in wanted:
         try:
             with connection.transaction():
-                connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                connection.execute(migration.text)
-                connection.execute("RESET ALL")  # what the file has set is not for the next one
+                run_sql(connection, migration)
                 connection.execute(RECORD)
                 connection.execute(
                     "INSERT INTO public.schema_migrations (name, sha256) VALUES (%s, %s)",
@@ -246,6 +261,32 @@ def apply(connection: psycopg.Connection, files: list[Migration]) -> dict[str, o
             ) from error
         done.append(migration.name)
     return {"applied": done, "remarks": remarks}
+
+
+def audit(
+    connection: psycopg.Connection, files: list[Migration], source: str, exclude: list[str]
+) -> dict[str, object]:
+    """Judge the SQL of a program on what the database will be after the files that are due.
+
+    Raises:
+        Refused: one of them fails.
+
+    """
+    from ferry.audit import audit as judge
+
+    wanted = due(files, recorded(connection))
+    with connection.transaction(force_rollback=True):
+        for migration in wanted:
+            try:
+                run_sql(connection, migration)
+            except psycopg.Error as error:
+                raise Refused(f"{migration.name} fails: {str(error).strip()}") from error
+        findings = judge(connection, [source], exclude)
+    failing = [one for one in findings.statements if one.verdict == "fails"]
+    return {
+        "tried": [migration.name for migration in wanted],
+        "refused": [{"file": s.file, "line": s.line, "message": s.message} for s in failing],
+    }
 
 
 def attempt(connection: psycopg.Connection, files: list[Migration]) -> dict[str, object]:
@@ -271,11 +312,14 @@ def attempt(connection: psycopg.Connection, files: list[Migration]) -> dict[str,
 
 def main() -> int:
     """Carry out the command; return the exit code."""
-    command, directory = sys.argv[1], Path(sys.argv[2])
+    command, directory, *more = sys.argv[1:]
     try:
-        files = read(directory)
+        files = read(Path(directory)) if directory else []
         with psycopg.connect(autocommit=True, application_name="schema_migrations") as connection:
-            answer = {"plan": plan, "apply": apply, "try": attempt}[command](connection, files)
+            if command == "audit":
+                answer = audit(connection, files, more[0], more[1:])
+            else:
+                answer = {"plan": plan, "apply": apply, "try": attempt}[command](connection, files)
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         return 3

@@ -26,10 +26,10 @@ def directory(tmp_path: Path) -> Path:
 def migrate(directory: Path, database: Database) -> Any:
     """Run the script; returns its answer, or exit code and complaint."""
 
-    def run(command: str, where: Path = directory) -> Any:
+    def run(command: str, where: Path | str = directory, *more: Path | str) -> Any:
         done = subprocess.run(
-            [sys.executable, SCRIPT, command, where],
-            env=os.environ | database.environment,
+            [sys.executable, SCRIPT, command, where, *more],
+            env=os.environ | database.environment | {"PYTHONPATH": str(ROOT / "ferry/src")},
             capture_output=True,
             text=True,
             check=False,
@@ -241,3 +241,38 @@ def test_what_the_tables_of_the_old_bot_have_already_is_no_difference(
 ) -> None:
     (directory / "0002_name.sql").write_text("ALTER TABLE rounds ADD IF NOT EXISTS map_name text")
     assert staged()[0] == 0
+
+
+@pytest.fixture
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program of which PostgreSQL refuses a statement, and another one without the column."""
+    path = tmp_path_factory.mktemp("source")
+    (path / "new.py").write_text('NOTE = "SELECT note FROM rounds"\n')
+    (path / "wrong.py").write_text('\nWRONG = "SELECT * FROM nowhere"\n')
+    return path
+
+
+def test_sql_is_judged_after_what_is_due_and_nothing_of_that_stays(
+    directory: Path, source: Path, migrate: Any, sql: Any
+) -> None:
+    (directory / "0002_note.sql").write_text("ALTER TABLE rounds ADD note text;\n")
+    wrong = {
+        "file": str(source / "wrong.py"),
+        "line": 2,
+        "message": 'relation "nowhere" does not exist',
+    }
+    judged = migrate("audit", directory, source)
+    assert judged["tried"] == ["0001_tables.sql", "0002_note.sql"]
+    assert judged["refused"] == [wrong]
+    assert sql("SELECT to_regclass('rounds'), to_regclass('schema_migrations')") == [(None, None)]
+    migrate("apply")
+    assert migrate("audit", directory, source, "wrong.py") == {"tried": [], "refused": []}
+    assert migrate("audit", "", source)["refused"] == [wrong]
+
+
+def test_a_file_that_fails_is_found_out_before_any_is_applied(
+    directory: Path, source: Path, migrate: Any, sql: Any
+) -> None:
+    (directory / "0002_two.sql").write_text("SELECT 1 / 0;\n")
+    assert migrate("audit", directory, source) == (3, "0002_two.sql fails: division by zero\n")
+    assert sql("SELECT to_regclass('rounds')") == [(None,)]

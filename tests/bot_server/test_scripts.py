@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -172,6 +173,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
     unit.write_text("[Service]\n")
     settings = {"name": "testbot", "requirements": "requirements.txt", "kept": 2} | place
     settings["configuration"] = [str(unit), place["etc"] + "/environment", "/no/such/file"]
+    settings["log"] = str(tmp_path / "deploys.log")
     return settings
 
 
@@ -341,6 +343,9 @@ def test_the_host_goes_back_by_itself_only_without_a_verdict(
     gone_back = ["systemctl", "restart"] in called
     assert gone_back == (judged == "never")
     assert bot.current.resolve().name == ("good" if gone_back else "new")
+    log = Path(bot.settings["log"])
+    noted = json.loads(log.read_text()) if log.exists() else {}
+    assert (noted.get("from"), noted.get("to")) == (("new", "good") if gone_back else (None, None))
 
 
 # -- environment_scan
@@ -375,6 +380,69 @@ H = os.environ.get("NEEDED", "here with a default")
         {"name": "NEEDED", "file": "bot/main.py", "line": 5, "needed": False},
         {"name": "WITH_DEFAULT", "file": "bot/main.py", "line": 6, "needed": False},
     ]
+
+
+def names_in(root: Path) -> dict[str, dict[str, Any]]:
+    """Scan a release and return what was found by name."""
+    settings = json.dumps({"directory": str(root), "known": []})
+    out = subprocess.check_output(
+        [sys.executable, ROLE / "files/environment_scan.py", settings], text=True
+    )
+    return {entry.pop("name"): entry for entry in json.loads(out)["unset"]}
+
+
+def test_names_read_through_a_mapping_are_found(tmp_path: Path) -> None:
+    source = """
+import os
+def load(env=os.environ, *, other=None):
+    values = {key: text.strip() for key, text in env.items() if text}
+    host = values["DB_HOST"]
+    port = number(values, "DB_PORT", 5432)
+    for name in ("SSH_USER", "SSH_KEY"):
+        print(values.get(name))
+    return [os.environ[name] for name in ("ALPHA", "beta")]
+copied = dict(os.environ)
+TOKEN = copied.get("TOKEN", "")
+merged: dict = {"A": "1"} | os.environ
+LEVEL = {**merged}["LEVEL"]
+answer = copied.get("TOKEN", "").upper()
+"""
+    others = """
+import os
+config = {"HOST": 1}
+print(config["HOST"], config.get("PORT"), read(config, "PATH_OF"))
+text = os.environ.get("ONE", "x")
+print(text["NOT_A_MAPPING"], number(text, "NOR_THIS"))
+copied = dict(os.environ)
+print(copied["lower"], copied.get("Mixed"), shown("NO_MAPPING_HERE"))
+copied["WRITTEN"] = "1"
+"""
+    found = names_in(write(tmp_path, {"bot/main.py": source, "bot/others.py": others}))
+    assert {name: entry["line"] for name, entry in found.items()} == {
+        "DB_HOST": 5, "DB_PORT": 6, "SSH_USER": 8, "SSH_KEY": 8, "ALPHA": 9, "beta": 9,
+        "TOKEN": 11, "LEVEL": 13, "ONE": 5,
+    }  # fmt: skip
+    assert {name for name, entry in found.items() if not entry["needed"]} == {
+        "DB_PORT", "TOKEN", "ONE",
+    }  # fmt: skip
+    assert found["ONE"]["file"] == "bot/others.py"
+
+
+def test_every_setting_of_the_reference_bot_is_found() -> None:
+    root = ROLE.parents[1] / "reference_bot"
+    example = (root / ".env.example").read_text()
+    documented = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", example, re.MULTILINE))
+    found = names_in(root)
+    # libpq's own are read too, and named in the text of the example.
+    assert found.keys() - documented == {"PGSSLMODE", "PGSSLROOTCERT"}
+    assert documented - found.keys() == set()
+    assert found["LOG_LEVEL"]["file"] == "bot/core/settings.py"
+    assert found["DATABASE_POOL_MAX"]["file"] == "bot/core/database.py"
+    for name, entry in found.items():
+        line = (
+            (root / entry["file"]).read_text().splitlines()[entry["line"] - 1 : entry["line"] + 3]
+        )
+        assert name in "\n".join(line) or name in ("SSH_KEY_PATH", "SSH_KNOWN_HOSTS")
 
 
 # -- health_gate

@@ -15,6 +15,17 @@ from support import ansible
 SCENARIO = Path(__file__).resolve().parent.parent
 
 
+FIGURES: list[tuple[str, float, float]] = []
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what test_deploy.py has measured; nothing is judged by it."""
+    if FIGURES:
+        terminalreporter.section("deploy.yml: seconds in all, and of them without a bot on Discord")
+    for what, seconds, silent in FIGURES:
+        terminalreporter.write_line(f"{what:<44}{seconds:8.1f}{silent:8.1f}")
+
+
 class Deployment:
     """Runs the scenario's converge.yml with other settings, as an operator would."""
 
@@ -48,6 +59,12 @@ class Deployment:
             path = copy / name.replace("__", "/")
             (path if path.exists() else path.with_suffix(".py")).write_text(text)
         return copy
+
+
+@pytest.fixture
+def figures() -> list[tuple[str, float, float]]:
+    """What was measured, its seconds, and those without an answer; printed at the end."""
+    return FIGURES
 
 
 @pytest.fixture

@@ -139,12 +139,39 @@ def test_public_key_fits_the_private_one(host: Any) -> None:
     assert public[0] == "ssh-ed25519"
 
 
+# A bot that ends at once, again and again. Fewer starts than by default, since 100 take long.
+LOOP = """[Unit]
+StartLimitBurst=4
+[Service]
+EnvironmentFile=/run/testbot-loop
+"""
+
+
 def test_what_happens_when_systemd_gives_up(host: Any, service: Any) -> None:
-    assert service("OnFailure") == "testbot-alert.service"
-    host.check_output("systemctl start testbot-alert.service")
-    assert "testbot does not stay up" in host.file("/run/alerted").content_string
-    assert "ALERT" in host.file("/run/motd.d/testbot").content_string
-    host.check_output("rm /run/motd.d/testbot")
+    dropin = "/run/systemd/system/testbot.service.d/loop.conf"
+    host.check_output("echo BOT_MODE=exit-zero > /run/testbot-loop")
+    host.check_output("mkdir -p $(dirname %s) && printf %%s %s > %s", dropin, LOOP, dropin)
+    try:
+        host.check_output("systemctl daemon-reload")
+        host.check_output("kill -9 %s", service("MainPID"))
+        assert wait_for(lambda: service("ActiveState") == "failed", seconds=60)
+        assert wait_for(lambda: host.file("/run/alerted").exists)
+        assert "testbot does not stay up" in host.file("/run/alerted").content_string
+        assert "ALERT" in host.file("/run/motd.d/testbot").content_string
+        told = "journalctl --identifier=testbot-alert --output=cat --no-pager"
+        assert "ALERT" in host.check_output(told)
+    finally:
+        host.check_output("rm -f /run/alerted %s && systemctl daemon-reload", dropin)
+        host.check_output("systemctl reset-failed testbot && systemctl start testbot")
+    assert not host.file("/run/motd.d/testbot").exists, "it is over"
+
+
+def test_the_ceilings_are_in_force(host: Any, service: Any) -> None:
+    total = int(host.check_output("awk '/^MemTotal/ {print $2}' /proc/meminfo")) * 1024
+    assert int(service("MemoryMax")) == pytest.approx(0.75 * total, rel=0.01)
+    assert service("TasksMax") == "512"
+    assert (service("LogRateLimitIntervalUSec"), service("LogRateLimitBurst")) == ("30s", "3000")
+    assert service("LimitCORE") == "0"
 
 
 def test_the_pause_between_starts_grows_where_systemd_can(host: Any, service: Any) -> None:

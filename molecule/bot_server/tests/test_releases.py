@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 testinfra_hosts = ["docker://bot_server-bot"]
@@ -106,6 +107,35 @@ def test_path_that_is_not_there(host: Any, deploy: Any, service: Any) -> None:
     assert "nowhere" not in host.file("/etc/systemd/system/testbot.service").content_string
 
 
+# It is there, but is root's.
+CLOSED = "install -d -o root -g root -m 0755 /srv/closed"
+
+
+def test_path_that_the_bot_may_not_write_to(host: Any, deploy: Any, service: Any) -> None:
+    """Its own user is refused in its own sandbox, before the running bot is stopped."""
+    host.check_output(CLOSED)
+    before = serving(host, service)
+    result = deploy(bot_server_write_paths=["/srv/open", "/srv/closed"])
+    assert result.returncode != 0
+    assert "cannot write where it has to" in result.stdout
+    assert "/srv/closed/.write-test" in result.stdout
+    assert "Permission denied" in result.stdout
+    assert serving(host, service) == before
+    assert "/srv/closed" not in host.file("/etc/systemd/system/testbot.service").content_string
+
+
+def test_path_that_a_bot_may_not_write_to_at_its_first_start(host: Any, deploy: Any) -> None:
+    host.check_output(CLOSED)
+    result = deploy(bot_server_name="firstbot", bot_server_write_paths=["/srv/closed"])
+    assert result.returncode != 0
+    assert "cannot write where it has to" in result.stdout
+    assert "/srv/closed/.write-test" in result.stdout
+    assert "nothing runs, since no earlier one was healthy" in " ".join(result.stdout.split())
+    assert not host.service("firstbot").is_running
+    assert not host.service("firstbot").is_enabled
+    assert host.check_output("journalctl --unit=firstbot --output=cat --no-pager") == ""
+
+
 def test_full_disk(host: Any, deploy: Any, service: Any) -> None:
     before = serving(host, service)
     source = deploy.source(bot__helper=HELPER + "VERSION = 6\n")
@@ -185,11 +215,20 @@ def test_packages_for_the_build_are_removed_again(host: Any, deploy: Any) -> Non
 
 
 def test_new_release_runs_and_old_ones_go(host: Any, deploy: Any, service: Any) -> None:
+    """With an interpreter that the inventory names."""
     before, _ = serving(host, service)
     source = deploy.source(bot__helper=HELPER + "VERSION = 4\n")
-    result = deploy(bot_server_source_directory=str(source), bot_server_releases_kept=1)
+    named = "/usr/local/bin/python-of-the-inventory"
+    host.check_output("ln -sf /usr/bin/python3.11 %s", named)
+    result = deploy(
+        bot_server_source_directory=str(source),
+        bot_server_releases_kept=1,
+        bot_server_python=named,
+    )
     assert result.returncode == 0, result.stdout
     assert serving(host, service)[0] != before
     assert "version 4" in host.check_output("tail -n 1 /var/lib/testbot/logs/bot.log")
+    interpreter = host.check_output("readlink /opt/testbot/current/.venv/bin/python")
+    assert Path(interpreter).name == Path(named).name
     assert len(host.file("/opt/testbot/releases").listdir()) == 1
     assert len(host.file("/opt/testbot/venvs").listdir()) == 1

@@ -170,6 +170,28 @@ def test_outgoing_policy_holds_back_all_but_the_list(server, outsider):
     assert server.host.run("getent hosts deb.debian.org").rc == 0
 
 
+def test_a_rule_of_the_inventory_lets_one_more_connection_out(machines, outsider):
+    for port in (7443, 7444):
+        outsider.say(
+            f"systemd-run --quiet --unit=listen-{port} python3 -m http.server {port}"
+            " --directory /var/empty"
+        )
+    time.sleep(1)
+    answers = {
+        port: machines["trixie"]
+        .host.run(f"timeout 3 bash -c '</dev/tcp/{outsider.address}/{port}'")
+        .rc
+        == 0
+        for port in (7443, 7444)
+    }
+    open_to_others = machines["server"].host.run(
+        f"timeout 3 bash -c '</dev/tcp/{outsider.address}/7444'"
+    )
+    outsider.say("systemctl stop listen-7443 listen-7444")
+    assert open_to_others.rc == 0, "it does listen there"
+    assert answers == {7443: True, 7444: False}
+
+
 def test_nothing_is_left_of_the_change(server):
     assert server.say("ls /var/lib/hardening /etc/ssh/sshd_config.d").split() == [
         "/etc/ssh/sshd_config.d:",

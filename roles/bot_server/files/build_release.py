@@ -206,7 +206,8 @@ class Builder:
         if self.settings["environment_file"]:
             properties.append(f"EnvironmentFile={self.settings['environment_file']}")
         command = [str(release / ".venv/bin/python"), str(release / ".import_check.py")]
-        directories = [str(self.var / name) for name in self.settings["state_directories"]]
+        # The first is there; mkdir wants at least one.
+        directories = [str(self.var / name) for name in ["", *self.settings["state_directories"]]]
         script = 'mkdir -p -- "${@:3}" && exec "$1" "$2" "$0"'
         out = self.sandboxed(
             "the import check",

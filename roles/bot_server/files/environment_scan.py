@@ -5,7 +5,15 @@
 SETTINGS is JSON: ``directory`` (the release), ``known`` (names that are set or need not be).
 Nothing is run; the sources are read as Python's syntax tree. Found are ``os.environ["NAME"]``,
 ``os.environ.get("NAME")``, ``os.getenv("NAME")``, also after ``from os import environ, getenv`` or
-``import os as something``. A name that a program puts together or reads in another way is not.
+``import os as something``, and in a loop over names that stand there as they are.
+
+The same is found with a variable or parameter in the place of ``os.environ``, if the file gives it
+the environment: ``values = os.environ``, a copy (``dict(...)``, ``.copy()``, ``{**...}``, ``|``, a
+comprehension over ``.items()``), one with ``or`` or ``if``, or a parameter's default. Through such
+a variable only names in capitals count, and so do those that are handed to a function together
+with it, as in ``number(values, "PORT")``. A variable counts in the whole file, whatever the scope.
+A name that a program puts together, or reads in another file than the one that takes in the
+environment, is not found.
 
 Prints JSON: ``unset``, a list of ``name``, ``file``, ``line`` of the first place, and ``needed``
 (no place has a default), those first. Runs in the release's interpreter; standard library only.
@@ -16,11 +24,13 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 SKIPPED = {".git", ".venv", "venv", "__pycache__", "node_modules", "site-packages", "tests", "test"}
+CAPITALS = re.compile(r"[A-Z][A-Z0-9_]+")
 # What systemd, the unit or every login provides, and what Python and libpq read by themselves.
 PROVIDED = {
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "PWD",
@@ -44,26 +54,114 @@ def is_environ(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "environ"
 
 
+def is_mapping(node: ast.expr | None, mappings: set[str]) -> bool:
+    """Say whether an expression is the environment or a copy of it.
+
+    Args:
+        node: the expression.
+        mappings: the file's variables that are known to hold it.
+
+    """
+
+    def same(one: ast.expr | None) -> bool:
+        return is_mapping(one, mappings)
+
+    if node is None:
+        return False
+    if is_environ(node) or (isinstance(node, ast.Name) and node.id in mappings):
+        return True
+    if isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute):
+            return node.func.attr in ("copy", "items") and same(node.func.value)
+        return (
+            isinstance(node.func, ast.Name) and node.func.id == "dict" and any(map(same, node.args))
+        )
+    if isinstance(node, ast.Dict):
+        return any(
+            key is None and same(value) for key, value in zip(node.keys, node.values, strict=True)
+        )
+    if isinstance(node, ast.DictComp):
+        return same(node.generators[0].iter)
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.op, ast.BitOr) and (same(node.left) or same(node.right))
+    if isinstance(node, ast.BoolOp):
+        return any(map(same, node.values))
+    return isinstance(node, ast.IfExp) and (same(node.body) or same(node.orelse))
+
+
+def mappings_of(tree: ast.AST) -> set[str]:
+    """Return the names of the variables and parameters that hold the environment."""
+    given: list[tuple[str, ast.expr | None]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            given += [(to.id, node.value) for to in node.targets if isinstance(to, ast.Name)]
+        elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and isinstance(node.target, ast.Name):
+            given.append((node.target.id, node.value))
+        elif isinstance(node, ast.arguments):
+            positional = [*node.posonlyargs, *node.args]
+            defaults = [None] * (len(positional) - len(node.defaults)) + node.defaults
+            with_defaults = zip(
+                positional + node.kwonlyargs, defaults + node.kw_defaults, strict=True
+            )
+            given += [(argument.arg, default) for argument, default in with_defaults]
+    found: set[str] = set()
+    while new := {name for name, value in given if is_mapping(value, found)} - found:
+        found |= new
+    return found
+
+
+def loops_of(tree: ast.AST) -> Iterator[tuple[ast.AST, str, list[str]]]:
+    """Yield each loop over texts that stand there as they are: it, its variable, the texts."""
+    for node in ast.walk(tree):
+        loops = [node] if isinstance(node, ast.For) else getattr(node, "generators", [])
+        for loop in loops:
+            if isinstance(loop.target, ast.Name) and isinstance(
+                loop.iter, (ast.Tuple, ast.List, ast.Set)
+            ):
+                yield node, loop.target.id, [text for text in map(literal, loop.iter.elts) if text]
+
+
 def reads(tree: ast.AST) -> Iterator[tuple[str, int, bool]]:
     """Yield name, line, and whether the program goes on without it."""
+    mappings = mappings_of(tree)
+    variables: dict[int, dict[str, list[str]]] = {}  # by id of a node inside of a loop
+    for loop, variable, texts in loops_of(tree):
+        for node in ast.walk(loop):
+            variables.setdefault(id(node), {})[variable] = texts
+
+    def named(source: ast.expr | None, key: ast.expr) -> list[str]:
+        """Return the names that ``key`` can stand for; of a mapping only those in capitals."""
+        names = [literal(key)]
+        if isinstance(key, ast.Name):
+            names = variables.get(id(key), {}).get(key.id, [])
+        everything = source is None or is_environ(source)
+        return [name for name in names if name and (everything or CAPITALS.fullmatch(name))]
+
     for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and is_environ(node.value):
-            name = literal(node.slice)
-            if name and isinstance(node.ctx, ast.Load):
-                yield name, node.lineno, False
+        names, optional = [], False
+        if isinstance(node, ast.Subscript):
+            if isinstance(node.ctx, ast.Load) and is_mapping(node.value, mappings):
+                names = named(node.value, node.slice)
         elif isinstance(node, ast.Call) and node.args:
             called = node.func
-            getenv = (isinstance(called, ast.Attribute) and called.attr == "getenv") or (
-                isinstance(called, ast.Name) and called.id == "getenv"
-            )
-            get = (
-                isinstance(called, ast.Attribute)
-                and called.attr in ("get", "pop", "setdefault")
-                and is_environ(called.value)
-            )
-            name = literal(node.args[0])
-            if name and (getenv or get):
-                yield name, node.lineno, len(node.args) > 1 or bool(node.keywords)
+            if isinstance(called, ast.Attribute) and is_mapping(called.value, mappings):
+                if called.attr in ("get", "pop", "setdefault"):
+                    names = named(called.value, node.args[0])
+                    optional = len(node.args) > 1 or bool(node.keywords)
+            elif getattr(called, "attr", getattr(called, "id", "")) == "getenv":
+                names = named(None, node.args[0])
+                optional = len(node.args) > 1 or bool(node.keywords)
+            else:  # what the function does where the name is not set, only it knows
+                source = next((one for one in node.args if is_mapping(one, mappings)), None)
+                if source is not None:
+                    names = [
+                        name
+                        for one in node.args
+                        if (name := literal(one)) and CAPITALS.fullmatch(name)
+                    ]
+                    optional = True
+        for name in names:
+            yield name, node.lineno, optional
 
 
 def sources(root: Path) -> Iterator[Path]:

@@ -3,8 +3,8 @@
     releases.py COMMAND SETTINGS
 
 SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name and folders),
-``configuration`` (paths of the files that a start reads) and what the command needs; the answer is
-JSON on standard output.
+``configuration`` (paths of the files that a start reads), ``log`` (of deploys) and what the command
+needs; the answer is JSON on standard output.
 
 state     what runs, which release is current, which are complete, which was healthy last, which one
           ``previous`` would go back to, and which of ``folders`` (path, owner, group, mode) and
@@ -13,7 +13,8 @@ try       lets the bot's user write, in the unit's own sandbox, wherever the bot
 arm       from now on this host itself goes back in so many ``seconds``, unless disarmed: whoever
           deploys may lose the connection
 disarm    takes that back
-guard     what is then done: ``revert`` and a restart, unless the current release was found healthy
+guard     what is then done: ``revert``, a line in the ``log`` of deploys and a restart, unless the
+          current release was found healthy
 settle    the current release is healthy: remember it with its configuration, remove old ones; one
           that somebody went back from (``withdrawn``) is marked as failed
 revert    go back to what was healthy last, configuration included; mark the other as failed
@@ -230,8 +231,8 @@ class Host:
     def arm(self) -> dict[str, Any]:
         """Let systemd call ``guard`` in ``seconds`` from now, not when it was told before."""
         self.disarm()
-        settings = {key: self.settings[key] for key in ("name", "opt", "etc", "state")}
-        settings["configuration"] = self.settings["configuration"]
+        keys = ("name", "opt", "etc", "state", "log", "configuration")
+        settings = {key: self.settings[key] for key in keys}
         command = ["systemd-run", "--quiet", f"--unit={self.name}-guard", "--collect"]
         command += [f"--on-active={self.settings['seconds']}", "--timer-property=AccuracySec=1s"]
         script = [sys.executable, str(self.opt / "releases.py"), "guard", json.dumps(settings)]
@@ -253,11 +254,29 @@ class Host:
             self.fingerprint(),
         ):
             return {"release": ""}
+        bad = self.current.resolve().name
         reverted = self.revert()
         if reverted["release"]:
+            self.note(bad, reverted["release"])
             subprocess.run(["systemctl", "reset-failed", f"{self.name}.service"], check=False)
             subprocess.run(["systemctl", "restart", f"{self.name}.service"], check=True)
         return reverted
+
+    def note(self, bad: str, good: str) -> None:
+        """Add a line to the log of deploys, in the words of those that a deploy adds itself."""
+        line = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "who": f"{self.name}-guard on {os.uname().nodename}",
+            "result": "reverted",
+            "from": bad,
+            "to": good,
+            "cause": "the run that brought it was cut off before the bot was found healthy",
+        }
+        # A full disk must not keep us from going back.
+        with contextlib.suppress(OSError):
+            out = os.open(self.settings["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            with os.fdopen(out, "a") as log:
+                log.write(json.dumps(line) + "\n")
 
     # -- try
 
