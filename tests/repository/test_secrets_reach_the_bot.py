@@ -1,0 +1,93 @@
+"""What the owner puts into the vault arrives where vault.yml.example says it does."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = re.findall(r"\b(vault_\w+):", (ROOT / "group_vars/all/vault.yml.example").read_text())
+GAME = {"ansible_host": "192.0.2.3", "game_ssh_port": 48101, "game_user": "etstats",
+        "game_stats_path": "/stats", "game_host_key": "ssh-ed25519 AAAA"}  # fmt: skip
+
+
+@pytest.fixture
+def on_the_bots_host(tmp_path):
+    """Return what Ansible makes of an expression there, given all.yml of the inventory."""
+
+    def value(expression, **settings):
+        hosts = {
+            "database": {"hosts": {"vps1": {"ansible_host": "192.0.2.1"}}},
+            "bot": {"hosts": {"vps2": {"ansible_host": "192.0.2.2"}}},
+            "game": {"hosts": {"gameserver": GAME}},
+        }
+        (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"children": hosts}}))
+        (tmp_path / "group_vars").mkdir(exist_ok=True)
+        passwords = {"vault_postgres_app_password": "long-enough-for-the-role"}
+        (tmp_path / "group_vars/all.yml").write_text(json.dumps(passwords | settings))
+        shown = subprocess.run(
+            ["ansible", "-i", tmp_path / "hosts.yml", "--playbook-dir", ROOT / "playbooks",
+             "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": expression}), "vps2"],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_FORCE_COLOR": "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        return json.loads(shown.stdout.partition(" => ")[2])["msg"]
+
+    return value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_secret_of_the_example_is_read_by_the_wiring(name):
+    wiring = [path.read_text() for path in (ROOT / "group_vars").rglob("*.yml")]
+    assert [text for text in wiring if re.search(rf"^[^#]*{{{{.*\b{name}\b", text, re.MULTILINE)]
+
+
+def test_token_and_rcon_password_reach_the_bot(on_the_bots_host):
+    environment = on_the_bots_host(
+        "{{ bot_server_environment }}", vault_discord_bot_token="tok", vault_rcon_password="pass"
+    )
+    assert environment["DISCORD_BOT_TOKEN"] == "tok"
+    rcon = {name: value for name, value in environment.items() if name.startswith("RCON_")}
+    assert rcon == {"RCON_HOST": "192.0.2.3", "RCON_PORT": "27960", "RCON_PASSWORD": "pass"}
+
+
+def test_what_bot_environment_says_wins(on_the_bots_host):
+    environment = on_the_bots_host(
+        "{{ bot_server_environment }}",
+        vault_discord_bot_token="tok",
+        bot_environment={"DISCORD_BOT_TOKEN": "another", "LOG_LEVEL": "DEBUG"},
+    )
+    assert environment["DISCORD_BOT_TOKEN"] == "another"
+    assert environment["LOG_LEVEL"] == "DEBUG"
+
+
+SUMMARY = "{{ lookup('ansible.builtin.template', 'templates/site_summary.txt.j2') }}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "mute"),
+    [
+        ({}, True),
+        ({"vault_discord_bot_token": ""}, True),
+        ({"vault_discord_bot_token": "tok", "bot_environment": {"DISCORD_BOT_TOKEN": ""}}, True),
+        ({"vault_discord_bot_token": "tok"}, False),
+        ({"bot_environment": {"DISCORD_TOKEN": "tok"}}, False),
+    ],
+)
+def test_site_says_that_a_bot_without_a_token_is_mute(on_the_bots_host, settings, mute):
+    said = on_the_bots_host(SUMMARY, **settings)
+    assert ("Put it in as vault_discord_bot_token" in said) == mute
+    assert "Both servers are built." in said
