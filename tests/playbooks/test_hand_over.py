@@ -56,13 +56,15 @@ class OldPC:
         }
         subprocess.run([sys.executable, PARCEL, "pack", json.dumps(wish)], check=True)
 
-    def play(self, file, **settings):
-        """Run a task file on the old PC."""
-        play = {"hosts": "legacy", "gather_facts": False, "tasks": [
+    def play(self, file, hosts="legacy", state=None, **settings):
+        """Run a task file on the old PC; return the run."""
+        play = {"hosts": hosts, "gather_facts": False, "tasks": [
             {"set_fact": {"__migration_state": {
-                "legacy_database_sha256": self.sha256, "legacy_database_mode": "0644"}},
+                "legacy_database_sha256": self.sha256, "legacy_database_mode": "0644",
+                **(state or {})}},
              "delegate_to": "bot-vps", "delegate_facts": True},
-            {"include_tasks": f"{PLAYBOOKS}/{file}"},
+            {"include_tasks": str(PLAYBOOKS / file)},
+            {"debug": {"msg": "goes on: {{ rollback_goes_on }}"}},
         ]}  # fmt: skip
         (self.directory / "play.yml").write_text(json.dumps([play]))
         (self.directory / "hosts.json").write_text(json.dumps({"all": {"children": GROUPS}}))
@@ -71,6 +73,8 @@ class OldPC:
             "legacy_state_directories": [str(self.stats)],
             "legacy_service": "",
             "migration_artifacts": str(self.directory),
+            # Else it would end the freeze of a scenario that runs beside.
+            "migration_legacy_directory": str(self.directory / "tools"),
             "database_address": "192.0.2.1",
         }
         (self.directory / "settings.json").write_text(json.dumps(settings))
@@ -78,12 +82,11 @@ class OldPC:
             *(f"{REPOSITORY}/group_vars/{name}.yml" for name in VARIABLES),
             self.directory / "settings.json",  # the last one wins
         )
-        done = ansible.play(
+        return ansible.play(
             self.directory / "play.yml",
             *(f"--extra-vars=@{file}" for file in variables),
             inventory=self.directory / "hosts.json",
         )
-        assert done.returncode == 0, done.stdout
 
     def rows(self):
         """Return what a bot finds: how many rows, and the newest one's text."""
@@ -103,7 +106,7 @@ def old_pc(tmp_path):
 @pytest.mark.parametrize(("mode", "end", "beside", "gone"), STATES)
 def test_every_row_comes_back_whatever_the_old_bot_has_left(old_pc, mode, end, beside, gone):
     old_pc.was_left(mode, end, beside, gone)
-    old_pc.play("hand_over.yml")
+    assert old_pc.play("hand_over.yml").returncode == 0
     assert old_pc.rows() == (5000, "later 999")
     assert old_pc.database.stat().st_mode & 0o777 == 0o644
     assert (old_pc.stats / "later.txt").read_text() == "a round since the move"
@@ -116,20 +119,66 @@ def test_every_row_comes_back_whatever_the_old_bot_has_left(old_pc, mode, end, b
 @pytest.mark.parametrize(("mode", "end", "beside", "gone"), STATES)
 def test_the_evening_is_undone_with_its_last_rows(old_pc, mode, end, beside, gone):
     old_pc.was_left(mode, end, beside, gone)
-    old_pc.play("hand_over.yml", rollback_mode="restore")
+    assert old_pc.play("hand_over.yml", rollback_mode="restore").returncode == 0
     assert old_pc.rows() == (1000, "committed")
 
 
-def test_what_a_first_attempt_has_left_harms_the_second_one_no_more(old_pc):
+CUT_OFF = {"stage": "handing over", "handing_over": {"mode": "instant", "began_at": 1}}
+
+
+def test_what_the_old_bot_has_written_since_a_cut_off_attempt_is_not_overwritten(old_pc):
     """The control machine died when the old bot had begun to work on the new file."""
     old_pc.was_left("WAL", "exit")
-    old_pc.play("hand_over.yml")
+    assert old_pc.play("hand_over.yml").returncode == 0
     script = (
         "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
-        "c.execute('PRAGMA journal_mode = WAL'); c.execute('DELETE FROM t'); os._exit(0)"
+        "c.execute('PRAGMA journal_mode = WAL'); c.execute('DELETE FROM t WHERE a > 2');"
+        "os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", script, old_pc.database], check=True)
     assert Path(f"{old_pc.database}-wal").stat().st_size
-    old_pc.play("hand_over.yml")
+
+    looked = old_pc.play("look_at_legacy.yml", hosts="bot", state=CUT_OFF)
+    assert looked.returncode == 0, looked.stdout
+    assert "goes on: True" in looked.stdout
+    started = old_pc.directory / "started"
+    again = {"rollback_goes_on": True, "legacy_start_command": f"echo once >>{started}"}
+    assert old_pc.play("hand_over.yml", **again).returncode == 0
+    assert started.read_text() == "once\n"
+    with sqlite3.connect(old_pc.database) as held:
+        assert held.execute("SELECT count(*) FROM t").fetchone() == (3,)
+        # It runs: a second one is not started.
+        assert old_pc.play("hand_over.yml", **again).returncode == 0
+    assert started.read_text() == "once\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "written", "settings", "said"),
+    [
+        (CUT_OFF, False, {}, "goes on: False"),  # cut off before the new file was in place
+        ({"stage": "settled"}, True, {}, "no longer the file that was migrated"),
+        (CUT_OFF, True, {"rollback_mode": "restore"}, "no longer the file that was migrated"),
+    ],
+    ids=["nothing was handed over", "somebody worked on it", "another way back"],
+)
+def test_who_does_not_go_on(old_pc, state, written, settings, said):
+    old_pc.was_left("WAL", "close")
+    if written:
+        with sqlite3.connect(old_pc.database) as connection:
+            connection.execute("DELETE FROM t")
+        connection.close()
+    looked = old_pc.play("look_at_legacy.yml", hosts="bot", state=state, **settings)
+    assert said in " ".join(looked.stdout.split())
+    assert looked.returncode == (2 if written else 0)
+
+
+def test_what_the_old_bot_was_given_is_kept_when_it_does_not_stay_up(old_pc):
+    old_pc.was_left("WAL", "close")
+    before = old_pc.database.read_bytes()
+    both = old_pc.directory / "both.yml"
+    files = [{"include_tasks": f"{PLAYBOOKS}/{name}.yml"} for name in ("hand_over", "fence_again")]
+    both.write_text(json.dumps(files))
+    assert old_pc.play(both).returncode == 0
+    assert old_pc.database.read_bytes() == before
+    (old_pc.database,) = old_pc.database.parent.glob("production.db.handed-over-*")
     assert old_pc.rows() == (5000, "later 999")
-    assert [path.suffix for path in old_pc.database.parent.glob("*.aside-*-wal")]
