@@ -1,4 +1,4 @@
-"""watch_bot.py: what is seen after going live, beside the limits."""
+"""watch_bot.py and watch_database.py: what is seen after going live, beside the limits."""
 
 import os
 import runpy
@@ -9,6 +9,7 @@ import pytest
 
 FILES = Path(__file__).resolve().parents[2] / "playbooks" / "files"
 WATCH = runpy.run_path(str(FILES / "watch_bot.py"))
+DATABASE = runpy.run_path(str(FILES / "watch_database.py"))
 LIMITS = {
     "restarts": 0, "errors": 2, "sessions_least": 1, "sessions_most": 40,
     "running_seconds": 60.0, "statement_ms": 500.0, "unread": 0,
@@ -85,3 +86,29 @@ def test_a_stats_file_that_is_not_read_in(judge, tmp_path):
     assert sentence == "1 of 2 new stats files are not in the database."
     for nothing in ({"error": "away"}, CALM | {"rows": None}):
         assert judge(first=nothing, now=CALM | {"rows": 244})["over"] == []
+
+
+def test_what_an_earlier_evening_left_in_the_statistics_is_not_this_ones():
+    def ran(**statements):
+        return [
+            {"id": name, "calls": calls, "ms": ms, "query": name}
+            for name, (calls, ms) in statements.items()
+        ]
+
+    slowest = DATABASE["slowest"]
+    then = {"import": [100, 90_000.0], "lookup": [10, 20.0]}
+    nothing_new = ran(**{"import": (100, 90_000.0), "lookup": (10, 20.0)})
+    assert slowest(nothing_new, then) == {"statement_ms": 0, "statement": ""}
+    now = ran(**{"import": (104, 90_100.0), "lookup": (20, 60.0), "new": (2, 9_000.0)})
+    assert slowest(now, then) == {"statement_ms": 25.0, "statement": "import"}
+    # Fast for a year, slow tonight: an average over both would hide it.
+    year = {"lookup": [1_000_000, 1_000_000.0]}
+    tonight = slowest(ran(lookup=(1_000_010, 1_020_000.0)), year)
+    assert tonight == {"statement_ms": 2000.0, "statement": "lookup"}
+
+
+def test_statistics_that_began_anew_count_from_there():
+    found = DATABASE["slowest"](
+        [{"id": "a", "calls": 4, "ms": 40.0, "query": "SELECT 1"}], {"a": [900, 9_000.0]}
+    )
+    assert found == {"statement_ms": 10.0, "statement": "SELECT 1"}
