@@ -1,6 +1,6 @@
 """Discord without Discord: enough of its REST API and gateway for unmodified bots.
 
-python demo/fake_discord certificate --out DIR [--ca-certificate FILE --ca-key FILE]
+python demo/fake_discord certificate --out DIR [--ca-certificate FILE --ca-key FILE] [--address IP]
 python demo/fake_discord serve --certificate DIR/server.crt --key DIR/server.key
 
 The README beside this file says how a bot finds it and what the control port can do.
@@ -82,6 +82,7 @@ def main() -> int:
     making.add_argument("--out", type=Path, required=True)
     making.add_argument("--ca-certificate", type=Path, help="the authority that signs")
     making.add_argument("--ca-key", type=Path, help="its key (default: an authority made for this)")
+    making.add_argument("--address", action="append", default=[], help="an IP address of it")
     serving = commands.add_parser("serve", help="be Discord (FAKE_DISCORD_TOKEN is the token)")
     serving.add_argument("--certificate", type=Path, required=True)
     serving.add_argument("--key", type=Path, required=True)
@@ -96,7 +97,7 @@ def main() -> int:
         if (arguments.ca_certificate is None) != (arguments.ca_key is None):
             parser.error("--ca-certificate and --ca-key belong together")
         given = arguments.ca_certificate and (arguments.ca_certificate, arguments.ca_key)
-        certificate.make(arguments.out, given)
+        certificate.make(arguments.out, given, arguments.address)
         return 0
     logging.basicConfig(level="INFO", format="%(asctime)s %(name)s: %(message)s")
     asyncio.run(serve(arguments))

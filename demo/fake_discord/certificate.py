@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -15,17 +17,20 @@ NAMES = ("discord.com", "gateway.discord.gg", "cdn.discordapp.com", "discordapp.
 DAYS = 90
 
 
-def make(directory: Path, authority: tuple[Path, Path] | None) -> None:
+def make(
+    directory: Path, authority: tuple[Path, Path] | None, addresses: Sequence[str] = ()
+) -> None:
     """Write server.crt, server.key and ca.crt into a directory.
 
     Args:
         directory: made if need be.
         authority: certificate and key (PEM, no passphrase) of the CA that signs; None makes a CA
             for this one certificate, whose key is forgotten at once.
+        addresses: IP addresses by which it is reached too.
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: a file is no PEM.
+        ValueError: a file is no PEM, or an address none.
 
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -42,14 +47,16 @@ def make(directory: Path, authority: tuple[Path, Path] | None) -> None:
         ca = x509.load_pem_x509_certificate(authority[0].read_bytes())
         ca_key = serialization.load_pem_private_key(authority[1].read_bytes(), password=None)
     key = ec.generate_private_key(ec.SECP256R1())
+    names = [
+        *map(x509.DNSName, NAMES),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
+    ]
     certificate = (
         _builder(_name(NAMES[0]), ca.subject, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in NAMES]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()), critical=False
         )

@@ -12,8 +12,8 @@ printed under that name, or null in the first one.
 ``running`` is the statement that has been working longest, ``statement`` the one that was slowest
 on average of those that ran three times or more since the first look, ``counted`` (of the first
 look) how often each had run until then and for how many milliseconds in all: what an evening of
-another move has left in there is not this one's. Leaves with psql's exit status and message where the
-database cannot be asked. Standard library only.
+another move has left in there is not this one's. Leaves with psql's exit status and message where
+the database cannot be asked. Standard library only.
 """
 
 import json

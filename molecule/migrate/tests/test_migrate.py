@@ -6,6 +6,10 @@ from itertools import groupby
 import pytest
 from scenario import ARTIFACTS, machine
 
+WORDS = (
+    "moves to its new home", "back, in its new home", "did not work out", "back in its old home",
+)  # fmt: skip
+
 
 def sql(query):
     result = machine("database-vps").run(
@@ -49,6 +53,15 @@ def test_there_never_were_two_bots_on_discord():
     # Moved, back, then at least the failed move and the one that was made once more.
     assert turns[:3] == [old, new, old]
     assert turns[-1] == new
+
+
+def test_the_players_were_told_by_the_webhook_what_happens():
+    told = [message["content"] for message in discord("/messages?author=webhook")]
+    said = [next(word for word in WORDS if word in text) for text in told]
+    # The move, three ways back (two of which did not come to their end), faults, and the last move.
+    assert said[:3] == ["moves to its new home", "back, in its new home", "back in its old home"]
+    assert "did not work out" in said
+    assert said[-1] == "back, in its new home"
 
 
 def test_the_old_bot_cannot_be_started_by_mistake():
@@ -120,6 +133,9 @@ def test_the_evidence_is_on_the_control_machine():
     assert state["downtime_seconds"] > 0
     assert state["legacy_database_mode"] == "0644", "noted before the file was made read-only"
     assert state["cleaned_at"] is None, "the cleanup was that of an earlier move"
+    assert {table["name"] for table in state["tables"] if table["equal"]} >= {"rounds"}
+    assert len(state["tables"]) == 7
+    assert all(table["rows_sqlite"] == table["rows_postgres"] for table in state["tables"])
     proof = json.loads((ARTIFACTS / "verify.json").read_text())
     assert proof["exit_code"] == 0
     assert all(table["equal"] for table in proof["tables"])
