@@ -77,9 +77,11 @@ def main() -> None:
     time.sleep(settings["wait"])
     found = json.loads(ask(settings, "postgres", SESSIONS))
     statements = json.loads(ask(settings, "postgres", STATEMENTS))
-    found |= slowest(statements, settings["counted"] or {})
+    counted = {each["id"]: (each["calls"], each["ms"]) for each in statements}
     if settings["counted"] is None:
-        found["counted"] = {each["id"]: [each["calls"], each["ms"]] for each in statements}
+        found |= slowest([], {}) | {"counted": counted}
+    else:
+        found |= slowest(statements, settings["counted"])
     rows = settings["rows"]
     found["rows"] = int(ask(settings, settings["database"], rows)) if rows else None
     print(json.dumps(found))

@@ -182,3 +182,27 @@ def test_what_the_old_bot_was_given_is_kept_when_it_does_not_stay_up(old_pc):
     assert old_pc.database.read_bytes() == before
     (old_pc.database,) = old_pc.database.parent.glob("production.db.handed-over-*")
     assert old_pc.rows() == (5000, "later 999")
+
+
+def test_nothing_is_renamed_when_the_connection_was_lost_before_a_copy_was_kept(old_pc):
+    old_pc.was_left("WAL", "exit")
+    before = {path.name: path.read_bytes() for path in old_pc.database.parent.iterdir()}
+    lost = {"__kept_database": {"unreachable": True, "msg": "the network is gone"}}
+    assert old_pc.play("fence_again.yml", **lost).returncode == 0
+    assert {path.name: path.read_bytes() for path in old_pc.database.parent.iterdir()} == before
+
+
+def test_an_old_bot_without_a_unit_that_serves_after_a_restore_is_left_alone(old_pc):
+    """The control machine died when the old bot was started, and it has written nothing yet."""
+    old_pc.was_left("DELETE", "close")
+    assert old_pc.play("hand_over.yml", rollback_mode="restore").returncode == 0
+    cut_off = {"stage": "handing over", "handing_over": {"mode": "restore", "began_at": 1}}
+    with sqlite3.connect(old_pc.database) as held:
+        assert held.execute("SELECT count(*) FROM t").fetchone() == (1000,)
+        again = old_pc.play("look_at_legacy.yml", "bot", cut_off, rollback_mode="restore")
+        assert "goes on: True" in again.stdout, again.stdout
+        # Another way back must not stop it either, and says which one goes on.
+        other = old_pc.play("look_at_legacy.yml", "bot", cut_off)
+        assert other.returncode == 2
+        assert "rollback.yml -e rollback_mode=restore" in " ".join(other.stdout.split())
+    held.close()
