@@ -105,6 +105,13 @@ def process(host: Any) -> str:
     return host.check_output("systemctl show refbot --property=MainPID --value")
 
 
+def serves_anew(host: Any, before: str) -> bool:
+    """Return whether another process serves now; in one question, since it may be between two."""
+    asked = "systemctl show refbot --property=MainPID,ActiveState"
+    unit = dict(line.split("=", 1) for line in host.check_output(asked).splitlines())
+    return unit["ActiveState"] == "active" and unit["MainPID"] not in ("0", before)
+
+
 def current(host: Any) -> str:
     """Return the release that serves."""
     assert host.service("refbot").is_running
@@ -330,18 +337,13 @@ class TestUpdates:
         release(host, "v9", "echo >> README.md", since="v8")
         before, good = process(host), current(host)
         killed = deploy("version=v9", "bot_server_healthy_seconds=600")
-        asked = "readlink /opt/refbot/current; systemctl show refbot --property=MainPID --value"
 
-        def serves_anew() -> bool:
+        def switched() -> bool:
             """In this order: a process that is another one now was started by this run."""
-            link, main = host.check_output(asked).split()
-            return (
-                Path(link).name != good
-                and main not in ("0", before)
-                and host.service("refbot").is_running
-            )
+            link = host.check_output("readlink /opt/refbot/current")
+            return Path(link).name != good and serves_anew(host, before)
 
-        kill_when(killed, serves_anew)
+        kill_when(killed, switched)
         bad, unjudged = current(host), process(host)
         answers(host)
         holder = json.loads(host.file("/var/lib/refbot-lock/holder.json").content_string)
@@ -350,7 +352,7 @@ class TestUpdates:
         host.check_output(
             "systemctl start refbot-guard.service"
         )  # as the timer does, minutes later
-        wait_until(lambda: host.service("refbot").is_running and process(host) != unjudged)
+        wait_until(lambda: serves_anew(host, unjudged))
         assert current(host) == good
         answers(host)
         noted = log(host)[-1]
