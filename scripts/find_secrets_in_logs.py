@@ -2,9 +2,9 @@
 
 Usage: find_secrets_in_logs.py DIRECTORY
 
-The secrets: each variable of the scenarios' inventories whose name ends in "password" or "token"
-and has a plain value, and what every private key begins with. A log that shows one of them would
-show the owner's.
+The secrets: each variable of the scenarios' inventories whose name ends in "password", "token" or
+"webhook" and has a plain value, and what every private key begins with. A log that shows one of
+them would show the owner's.
 """
 
 import re
@@ -23,7 +23,7 @@ def secrets() -> set[str]:
     for path in ROOT.glob("molecule/*/inventory/group_vars/**/*.yml"):
         for name, value in (yaml.safe_load(path.read_text()) or {}).items():
             if (
-                re.search(r"(password|token)$", name)
+                re.search(r"(password|token|webhook)$", name)
                 and isinstance(value, str)
                 and "{{" not in value
             ):
