@@ -16,13 +16,14 @@ a ``-shm`` behind, owned by whoever ran it. So the way in depends on what lies b
 
 =============================================  ===============================================
 rollback mode, no journal that has to be       read-only connection; a shared lock for the
-rolled back                                    length of the copy (writers wait)
+rolled back                                    length of the copy (writers wait): nothing that
+                                               happened before the lock matters
 WAL mode with a ``-shm`` (a program has it     read-only connection (writers go on undisturbed)
 open, or died with it open)
 WAL mode, nothing beside it                    ``immutable`` connection; the file is looked at
-                                               again afterwards, and refused if it has changed
+                                               again afterwards, and copied again if it has changed
 WAL mode, ``-wal`` with pages but no           both files are copied; SQLite joins the copies
-``-shm``; or a hot journal
+``-shm``; or a hot journal                     (again, if they have changed meanwhile)
 =============================================  ===============================================
 """
 
@@ -35,6 +36,7 @@ if __name__ == "__main__":  # modules beside it have names of the standard libra
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
 
 MAGIC = b"SQLite format 3\x00"
 LOCK_TIMEOUT = 30.0  # seconds to wait for another program's write lock
+LOCK_PAUSE = 0.002  # seconds between attempts: a busy program leaves gaps of this length only
+# A file written later than this may have been written within one tick of its file system's clock.
+FRESH = 0.1
 HOT_JOURNAL = "attempt to write a readonly database"
 
 # integrity_check also lists values whose type is unlike their column's; that is no damage (ferry's
@@ -61,6 +66,10 @@ _NO_DAMAGE = re.compile(
 
 class SnapshotError(Exception):
     """The source is not fit, or the copy is not; nothing was left behind."""
+
+
+class BusyError(SnapshotError):
+    """The file was written while it was read; another attempt may succeed."""
 
 
 class Header(NamedTuple):
@@ -111,7 +120,7 @@ def read_header(path: str) -> Header:
     # The page count is to be trusted only where the last writer kept it (SQLite 3.7 and later).
     if raw[24:28] != raw[92:96] or pages == 0:
         pages = size // page_size
-    if size < pages * page_size:
+    if size < pages * page_size and _stays_short(path, pages * page_size):
         raise SnapshotError(
             f"{path} is cut off: its header promises {pages} pages of {page_size} bytes, the file "
             f"has {size} bytes. {how_to_save(path)}"
@@ -120,6 +129,23 @@ def read_header(path: str) -> Header:
         int.from_bytes(raw[56:60], "big"), "UTF-8"
     )
     return Header(page_size=page_size, pages=pages, wal=raw[18] == 2, encoding=encoding)
+
+
+def _stays_short(path: str, promised: int) -> bool:
+    """Tell a file that is cut off from one whose writer has not come to its last pages yet.
+
+    What has a journal or a write-ahead log with contents is left to SQLite, which knows both.
+    """
+    before = None
+    for _ in range(5):
+        if _size(path) >= promised or _size(path + "-journal") or _size(path + "-wal"):
+            return False
+        now = fingerprint(path)
+        if before not in (None, now):
+            return False
+        before = now
+        time.sleep(FRESH / 2)
+    return True
 
 
 def how_to_save(path: str) -> str:
@@ -143,6 +169,27 @@ def fingerprint(path: str) -> tuple[tuple[int, int, int], ...]:
     return tuple(marks)
 
 
+def _settled(path: str) -> tuple[tuple[int, int, int], ...]:
+    """Return the fingerprint of files that nobody is writing; raises BusyError.
+
+    Only of such files does an equal fingerprint say later that they are the same: a write within
+    one tick of the file system's clock leaves the time as it was.
+    """
+    marks = fingerprint(path)
+    if any(abs(time.time() - written / 1e9) < FRESH for _, _, written in marks):
+        time.sleep(FRESH)
+        if fingerprint(path) != marks:
+            raise _written(path)
+    return marks
+
+
+def _written(path: str) -> BusyError:
+    return BusyError(
+        f"{path} was written while it was read; stop the program that writes it, or take a "
+        "snapshot first (`ferry snapshot`)"
+    )
+
+
 def file_uri(path: str, query: str) -> str:
     """Return the ``file:`` URI of a path with SQLite's parameters."""
     return Path(path).resolve().as_uri() + "?" + query
@@ -156,31 +203,43 @@ def _size(path: str) -> int:
 
 
 def _begin(uri: str) -> sqlite3.Connection:
-    """Open a connection and take the read lock (a plain BEGIN does not) for a stable view."""
+    """Open a connection and take the read lock (a plain BEGIN does not) for a stable view.
+
+    SQLite's own wait for a lock sleeps 0.1 s at a time, and would miss the gaps between the commits
+    of a program that does nothing else.
+    """
     connection = sqlite3.connect(
-        uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+        uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
     )
+    deadline = time.monotonic() + LOCK_TIMEOUT
     try:
         connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        while True:
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(LOCK_PAUSE)
+            else:
+                return connection
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _private_copy(path: str, workdir: str) -> str:
     """Copy the file with its -wal or -journal and let SQLite bring the copy in order."""
-    before = fingerprint(path)
+    before = _settled(path)
     copy = str(Path(workdir) / "private.db")
-    for suffix in ("", "-wal", "-journal"):
-        if Path(path + suffix).exists():
-            shutil.copyfile(path + suffix, copy + suffix)
+    try:
+        for suffix in ("", "-wal", "-journal"):
+            if Path(path + suffix).exists():
+                shutil.copyfile(path + suffix, copy + suffix)
+    except FileNotFoundError:  # its program has put it away just now
+        raise _written(path) from None
     if fingerprint(path) != before:
-        raise SnapshotError(
-            f"{path} was being written while it was copied; stop the program that writes it, or "
-            "try again"
-        )
+        raise _written(path)
     connection = sqlite3.connect(copy, isolation_level=None)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -202,11 +261,12 @@ def open_source(
     a private copy is put if one is needed (default: the directory for temporary files). ``begin``
     opens a URI and takes the read lock, with another SQLite library perhaps; it raises sqlite3's
     errors.
-    Raises SnapshotError when the file is not fit, locked, or was written meanwhile.
+    Raises SnapshotError when the file is not fit or locked, BusyError when it was written meanwhile
+    and no lock of ours could keep writers away.
     """
     header = read_header(path)
     path = os.path.realpath(path)  # what belongs to it lies beside the file, not beside a link
-    before = fingerprint(path)
+    before = None  # with a lock of SQLite's, what happens beside the file is of no consequence
     warnings = []
     live = header.wal and Path(path + "-shm").exists()
     with contextlib.ExitStack() as stack:
@@ -219,6 +279,7 @@ def open_source(
 
         real = path
         if header.wal and not live:
+            before = _settled(path)
             if _size(path + "-wal"):
                 real = private_copy()
             elif not Path(path + "-wal").exists():
@@ -241,6 +302,7 @@ def open_source(
                     )
                 elif "unable to open" not in str(error):  # a -shm that we may not write
                     raise
+                before = _settled(path)
                 real = private_copy()
                 live = False
                 uri = file_uri(real, "mode=ro&immutable=1")
@@ -250,11 +312,8 @@ def open_source(
             raise explain(path, error) from error
 
         def check_unchanged() -> None:
-            if not live and fingerprint(path) != before:
-                raise SnapshotError(
-                    f"{path} was written while it was read; stop the program that writes it, or "
-                    "take a snapshot first"
-                )
+            if before is not None and fingerprint(path) != before:
+                raise _written(path)
 
         yield OpenSource(connection, uri, real, live, warnings, check_unchanged)
         check_unchanged()
@@ -331,6 +390,42 @@ def publish(partial: Path, target: Path) -> None:
     _fsync(target.parent)
 
 
+class _Copied(NamedTuple):
+    """How an attempt to copy went."""
+
+    blocked: float  # seconds for which writers had to wait
+    warnings: list[str]
+
+
+def _copy(source: str, partial: Path) -> _Copied:
+    """Copy ``source`` over the file ``partial``; again, if another program came in between.
+
+    The lock is given back as soon as the last page is copied: everything else can be done with the
+    copy.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    for pause in itertools.cycle((0.013, 0.047, 0.029, 0.071)):  # out of step with any other's loop
+        try:
+            with open_source(source, workdir=str(partial.parent)) as opened:
+                blocked = time.monotonic()
+                copy = sqlite3.connect(str(partial), isolation_level=None)
+                try:
+                    # One step: in small steps the copy starts again at every foreign write.
+                    opened.connection.backup(copy, pages=-1)
+                finally:
+                    copy.close()
+                opened.connection.execute("ROLLBACK")
+                blocked = time.monotonic() - blocked
+            # WAL writers never wait; those in rollback mode do for as long as the copying takes.
+            return _Copied(0.0 if opened.live else round(blocked, 3), opened.warnings)
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            os.truncate(str(partial), 0)
+    raise AssertionError("an endless loop has ended")
+
+
 def take(source: str, out: str) -> dict[str, Any]:
     """Copy ``source`` to the new file ``out`` in one step, check it and describe it.
 
@@ -349,22 +444,16 @@ def take(source: str, out: str) -> dict[str, Any]:
     except OSError as error:
         raise SnapshotError(f"{out} cannot be written: {error.strerror}") from None
     try:
-        with open_source(source, workdir=str(target.parent)) as opened:
-            blocked = time.monotonic()
-            copy = sqlite3.connect(str(partial), isolation_level=None)
-            try:
-                # One step: in small steps the copy starts again at every foreign write.
-                opened.connection.backup(copy, pages=-1)
-                blocked = time.monotonic() - blocked
-                # The copy must stand alone: a file in WAL mode needs companions to be opened.
-                copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-                problems = integrity_problems(copy)
-                page_size = copy.execute("PRAGMA page_size").fetchone()[0]
-                pages = copy.execute("PRAGMA page_count").fetchone()[0]
-            finally:
-                copy.close()
-            warnings = opened.warnings
-            live = opened.live
+        copied = _copy(source, partial)
+        copy = sqlite3.connect(str(partial), isolation_level=None)
+        try:
+            # The copy must stand alone: a file in WAL mode needs companions to be opened.
+            copy.execute("PRAGMA journal_mode = DELETE").fetchone()
+            problems = integrity_problems(copy)
+            page_size = copy.execute("PRAGMA page_size").fetchone()[0]
+            pages = copy.execute("PRAGMA page_count").fetchone()[0]
+        finally:
+            copy.close()
         if problems:
             found = "; ".join(problems)
             raise SnapshotError(f"{source} is damaged: {found}. {how_to_save(source)}")
@@ -386,10 +475,9 @@ def take(source: str, out: str) -> dict[str, Any]:
         "page_size": page_size,
         "pages": pages,
         "integrity": "ok",
-        # WAL writers never wait; writers in rollback mode waited this long, the copying itself.
-        "writers_blocked_seconds": 0.0 if live else round(blocked, 3),
+        "writers_blocked_seconds": copied.blocked,
         "seconds": round(time.monotonic() - started, 3),
-        "warnings": warnings,
+        "warnings": copied.warnings,
     }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+_ATTEMPTS = 3  # to find a file that is being written at rest
 # What SQLite says when it is the file's fault, not ours.
 _FAULTS_OF_THE_FILE = ("malformed", "not a database", "disk I/O error", "locked", "unable to open")
 
@@ -116,6 +117,35 @@ def lies_alone(path: str) -> bool:
     return not any(Path(f"{real}{end}").exists() for end in ("-wal", "-shm", "-journal"))
 
 
+def _open_and_hash(
+    stack: contextlib.ExitStack, path: str, *, hashed: bool
+) -> tuple[snapshot.OpenSource, str]:
+    """Open a file, with the SHA-256 of what is read; raises SnapshotError.
+
+    The file is hashed before the first connection (see snapshot.sha256 about locks), so what was
+    hashed may be another state than the one that the lock then keeps.
+    """
+    for attempt in range(_ATTEMPTS):
+        with contextlib.ExitStack() as own:
+            before = snapshot.fingerprint(path)[0]
+            digest = snapshot.sha256(path) if hashed else ""
+            try:
+                opened = own.enter_context(snapshot.open_source(path, begin=sqlite.begin))
+            except snapshot.BusyError:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                continue
+            if opened.live or not hashed or snapshot.fingerprint(path)[0] == before:
+                stack.push(own.pop_all())
+                return opened, digest
+            with contextlib.suppress(snapshot.BusyError):
+                own.close()
+    raise snapshot.SnapshotError(
+        f"{path} is being written; take a snapshot first (`ferry snapshot`) and read that, or stop "
+        "the program that writes it"
+    )
+
+
 @contextlib.contextmanager
 def open_sqlite(path: str, *, check: bool = True, hashed: bool = True) -> Iterator[Source]:
     """Open a SQLite file read-only and, with ``check``, refuse it unless it is sound.
@@ -127,10 +157,8 @@ def open_sqlite(path: str, *, check: bool = True, hashed: bool = True) -> Iterat
     """
     try:
         header = snapshot.read_header(path)
-        # Before the first connection: see snapshot.sha256 about locks.
-        digest = snapshot.sha256(path) if hashed else ""
         with contextlib.ExitStack() as stack:
-            opened = stack.enter_context(snapshot.open_source(path, begin=sqlite.begin))
+            opened, digest = _open_and_hash(stack, path, hashed=hashed)
             integrity = _IntegrityCheck(opened.uri)
             stack.callback(integrity.close)
             source = Source(
