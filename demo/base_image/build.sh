@@ -6,7 +6,9 @@
 #   demo/base_image/build.sh bookworm|trixie      (Debian 12 | Debian 13)
 #
 # The packages that the roles install lie in the image's apt cache, not installed: the machine is
-# bare, yet building it does not wait for a mirror. An image is made again when this folder changes.
+# bare, yet building it does not wait for a mirror. It has the security updates of the day on which
+# it is built: an image is built anew when this folder changes, when it is older than a day, and when
+# the security archive was released again since. Where the archive does not answer, it is kept.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -17,6 +19,8 @@ case $release in
   *) echo "build.sh: no such release: $release (bookworm or trixie)" >&2; exit 2 ;;
 esac
 image=etl-base:$release
+archive=${ETL_SECURITY_ARCHIVE:-http://security.debian.org/debian-security}
+patience=${ETL_ARCHIVE_PATIENCE:-10} # seconds
 
 # What the machine has when it is handed over.
 installed=systemd-sysv,dbus,udev,openssh-server,sudo,python3,python3-apt,ca-certificates,iproute2
@@ -31,15 +35,38 @@ cached="postgresql-$postgresql postgresql-contrib python3-psycopg2 pgbouncer age
 # The certificate authorities come from the machine we run on: in some
 # networks nothing else can reach a package index.
 inputs=$(find build.sh files /etc/ssl/certs/ca-certificates.crt -type f -exec cat {} + | sha256sum | cut -c1-16)
-have=$(docker image inspect --format '{{ index .Config.Labels "etl.inputs" }}' "$image" 2>/dev/null || true)
-if [ "$have" = "$inputs" ]; then
-  echo "base image $image: ready"
-  exit 0
+label() { docker image inspect --format "{{ index .Config.Labels \"$1\" }}" "$image" 2>/dev/null || true; }
+
+# Prints the date of the security archive's release; fails where the archive is out of reach or slow.
+# apt's own downloader, because it takes the way that the packages will take.
+released() { # directory
+  timeout "$patience" /usr/lib/apt/apt-helper -qq -o Acquire::Retries=0 -o APT::Sandbox::User=root \
+    download-file "$archive/dists/$release-security/InRelease" "$1/InRelease" >/dev/null 2>&1 || return 1
+  date_of <"$1/InRelease"
+}
+
+# Prints the date of the release that comes on stdin, in seconds.
+date_of() { date -d "$(sed -n 's/^Date: //p' | grep .)" +%s; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+kept=
+if [ "$(label etl.inputs)" = "$inputs" ]; then
+  built=$(date -d "$(docker image inspect --format '{{ .Created }}' "$image")" +%s)
+  if ! date=$(released "$work"); then
+    echo "base image $image: kept as of $(date -ud "@$built" '+%F %R') UTC, since $archive does not answer within $patience s;" \
+      "its security updates may be older than today's"
+    exit 0
+  fi
+  known=$(label etl.security)
+  if [ "$date" -le "${known:-0}" ] && [ $(($(date +%s) - built)) -lt 86400 ]; then
+    echo "base image $image: ready"
+    exit 0
+  fi
+  kept="base image $image: kept as of $(date -ud "@$built" '+%F %R') UTC, since a new one could not be built"
 fi
 
 echo "base image $image: building (about a minute)"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 log=$work/mmdebstrap.log
 
@@ -56,13 +83,17 @@ if ! mmdebstrap --quiet --variant=minbase --include="$installed" \
   --customize-hook='printf "[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n" > "$1/etc/pip.conf"' \
   "$release" "$work/root.tar" >"$log" 2>&1; then
   cat "$log" >&2
+  [ -z "$kept" ] || { echo "$kept; mmdebstrap's log is above"; exit 0; }
   echo "base image $image: mmdebstrap failed, its log is above" >&2
   exit 1
 fi
 
+security=$(tar -xOf "$work/root.tar" --wildcards '*/apt/lists/*-security_InRelease' | date_of)
 docker import \
   --change 'CMD ["/sbin/init"]' \
   --change 'ENV container=docker' \
-  --change "LABEL etl.inputs=$inputs" \
+  --change "LABEL etl.inputs=$inputs etl.security=$security" \
   "$work/root.tar" "$image" >/dev/null
+# The one before has lost its name; it stays only while a machine still runs on it.
+docker image prune --force --filter label=etl.inputs >/dev/null
 echo "base image $image: ready"
