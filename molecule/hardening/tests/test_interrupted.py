@@ -18,7 +18,7 @@ def run(machine, port, kill_before="", occurrence=1, **settings):
     environment = {}
     if kill_before:
         environment = {
-            "ANSIBLE_CALLBACK_PLUGINS": str(SCENARIO / "files"),
+            "ANSIBLE_CALLBACK_PLUGINS": f"{SCENARIO / 'files'}:{ansible.ROOT}/plugins/callback",
             "ANSIBLE_CALLBACKS_ENABLED": "kill_before",
             "KILL_BEFORE": kill_before,
             "KILL_OCCURRENCE": str(occurrence),
