@@ -139,6 +139,36 @@ def test_a_failed_move_says_so_and_claims_nothing(page_of):
     assert "serves, on" not in text
 
 
+def test_a_failed_move_shows_how_long_no_bot_answered(page_of):
+    """The old bot was put back: until then the time is red, and counted."""
+    text = page_of(
+        a_run(
+            until=4,
+            live_at=None,
+            downtime_seconds=None,
+            put_back_at=NOON + 4,
+            failure={"stage": "sync", "host": "bot-vps", "message": "disk full"},
+        )
+    )
+    assert "4.0 s without a bot" in text
+    whole, larger = re.findall(r'<ol class="line">.*?</ol>', text.html)
+    assert len(re.findall('<i class="away"', whole)) == 2, "freeze and sync"
+    assert larger
+
+
+def test_a_long_failure_with_colours_is_a_banner_of_ten_lines(page_of):
+    message = "\x1b[31m66 statements fail\x1b[0m\n" + "\n".join(f"line {n}" for n in range(66))
+    failure = {"stage": "rehearse", "host": "bot-vps", "message": message}
+    text = page_of(a_run(kind="rehearsal", until=2, live_at=None, failure=failure))
+    assert "Rehearsal of the move" in text
+    banner = re.search(r'<div class="verdict bad">.*?</div>', text.html)[0]
+    assert "failed on bot-vps: 66 statements fail</p>" in banner
+    assert banner.count("<p>") <= 11
+    assert "line 65" in banner
+    assert "line 30" not in banner
+    assert "\x1b" not in text.html
+
+
 def test_nobody_serves(page_of):
     text = page_of(a_run(live_at=None, failure={"message": "cut off"}, serves="nobody"))
     assert "No bot serves!" in text

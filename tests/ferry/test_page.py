@@ -1,8 +1,12 @@
 """report: one HTML page from the JSON of any command."""
 
 import json
+import re
+from html import escape
 
 from support.html_page import check
+
+from ferry import page
 
 
 def test_reports_of_all_commands_on_one_page(ferry, make_sqlite, database, tmp_path):
@@ -65,3 +69,15 @@ def test_what_is_no_report_is_a_usage_error(ferry, tmp_path):
         assert ferry("report", tmp_path / "x.json", "-o", out).code == 2
     assert ferry("report", tmp_path / "missing.json", "-o", out).code == 2
     assert not out.exists()
+
+
+def test_a_narrow_screen_loses_no_column():
+    """Each cell carries its head, and the rows fall apart into lines below the width of a phone."""
+    heads = ("table", "rows", "equal <of both>")
+    html = page.document("t", page.table("", heads, [("rounds", 1234, True), ("links", 0, None)]))
+    cells = re.findall(r'<td data-head="([^"]*)"', html)
+    assert cells == [escape(head) for head in heads] * 2
+    narrow = re.search(r"@media \(max-width: 40rem\) \{ \.cards-when-narrow .*?\} \}", html, re.S)
+    assert narrow, "390 px are 24 rem"
+    assert "display: flex" in narrow[0]
+    assert "attr(data-head)" in narrow[0]

@@ -7,6 +7,7 @@ is wanted most.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from html import escape
 from itertools import pairwise
@@ -62,6 +63,11 @@ _BACK = {  # by rollback_mode
     "partial": "The old bot serves again, from the old PC, on PostgreSQL.",
     "restore": "The old bot serves again, with the SQLite file as it was before the move.",
 }
+
+
+# What programs print to colour a terminal; evidence of an older version may hold it.
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_BANNER_LINES = 10
 
 
 def is_evidence(document: object) -> bool:
@@ -148,6 +154,8 @@ class _Run:
         self.stages = _stages(evidence.get("stages") or [])
         self.frozen = _number(evidence.get("frozen_at"))
         self.live = _number(evidence.get("live_at"))
+        # When a bot answered again: the new one, or after a failure the old one.
+        self.back = self.live if self.live is not None else _number(evidence.get("put_back_at"))
         self.failure: Json = evidence.get("failure") or {}
         # Reports stay where they are from evening to evening; the comparison of another one proves
         # nothing about this one.
@@ -184,8 +192,8 @@ class _Run:
 
     def _downtime(self) -> float | None:
         said = _number(self.evidence.get("downtime_seconds"))
-        if said is None and self.frozen is not None and self.live is not None:
-            return self.live - self.frozen
+        if said is None and self.frozen is not None and self.back is not None:
+            return self.back - self.frozen
         return said
 
     # ---------------------------------------------------------------------------------- sections
@@ -206,11 +214,12 @@ class _Run:
                 }[self.kind],
             ]
             if self.failure:
-                lines.append(
-                    "Stage “{stage}” failed on {host}: {message}".format_map(
-                        {"stage": "?", "host": "?", "message": "?"} | self.failure
-                    )
-                )
+                told = {"stage": "?", "host": "?", "message": "?"} | self.failure
+                message = _COLOURS.sub("", str(told.pop("message"))).strip().splitlines() or ["?"]
+                lines.append("Stage “{stage}” failed on {host}: ".format_map(told) + message[0])
+                if len(message) > _BANNER_LINES:
+                    message = [message[0], "…", *message[2 - _BANNER_LINES :]]
+                lines += message[1:]
             return _verdict(tone, lines)
         lines = [
             {
@@ -264,7 +273,7 @@ class _Run:
             self._line(self.stages, first, last),
         ]
         if self.frozen is not None:
-            until = self.live if self.live is not None else last
+            until = self.back if self.back is not None else last
             away = [
                 (name, began, ended)
                 for name, began, ended in self.stages
@@ -307,7 +316,7 @@ class _Run:
         """Cut a stage where the bot went and where it came back."""
         if self.frozen is None:
             return [(began, ended, False)]
-        back = self.live if self.live is not None else float("inf")
+        back = self.back if self.back is not None else float("inf")
         edges = [began, *(edge for edge in (self.frozen, back) if began < edge < ended), ended]
         return [
             (start, stop, self.frozen <= (start + stop) / 2 < back)

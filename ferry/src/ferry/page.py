@@ -31,17 +31,24 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .bad { color: var(--bad); background: var(--bad-bg); }
 .warn { color: var(--warn); background: var(--warn-bg); }
 .scroll { overflow-x: auto; }
+@media (max-width: 40rem) { .cards-when-narrow thead { display: none; }
+  .cards-when-narrow tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  .cards-when-narrow td { display: flex; justify-content: space-between; gap: 1rem; border: 0;
+    padding: .1rem 0; white-space: normal; }
+  .cards-when-narrow td::before { content: attr(data-head); color: var(--soft); flex: none; } }
 """
 
 
-def _cell(value: Any) -> str:
+def _cell(head: str, value: Any) -> str:
+    # Where a row is too wide, its cells stand below each other, each with its head.
+    begin = f'<td data-head="{escape(head)}"'
     if value is True:
-        return '<td><span class="badge good">yes</span></td>'
+        return f'{begin}><span class="badge good">yes</span></td>'
     if value is False:
-        return '<td><span class="badge bad">NO</span></td>'
+        return f'{begin}><span class="badge bad">NO</span></td>'
     if isinstance(value, int | float):
-        return f'<td class="n">{value:,}</td>'
-    return f"<td>{escape('' if value is None else str(value))}</td>"
+        return f'{begin} class="n">{value:,}</td>'
+    return f"{begin}>{escape('' if value is None else str(value))}</td>"
 
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -55,11 +62,11 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> st
         else f"<th>{escape(name)}</th>"
         for name, value in zip(heads, lines[0], strict=True)
     )
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in lines)
+    body = "".join("<tr>" + "".join(map(_cell, heads, row)) + "</tr>" for row in lines)
     heading = f"<h3>{escape(title)}</h3>" if title else ""
     return (
-        f'{heading}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'{heading}<div class="scroll"><table class="cards-when-narrow">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
