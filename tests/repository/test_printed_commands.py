@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def sources() -> Iterator[tuple[str, str]]:
     """Yield file and text of each message of playbooks, roles, plugins and ferry."""
     for folder in ("playbooks", "roles", "group_vars"):
         for file in sorted((ROOT / folder).rglob("*.yml")):
-            for document in yaml.safe_load_all(file.read_text()):
+            for document in yaml.load_all(file.read_text(), yaml.CSafeLoader):
                 yield from ((file.relative_to(ROOT).as_posix(), text) for text in texts(document))
         for file in sorted((ROOT / folder).rglob("*.j2")):
             if file.suffixes == [".txt", ".j2"]:
@@ -114,6 +115,7 @@ def sources() -> Iterator[tuple[str, str]]:
                     yield file.relative_to(ROOT).as_posix(), node.value
 
 
+@cache
 def commands() -> list[tuple[str, str]]:
     found = {
         (file, command[0].rstrip(".,:; "))
