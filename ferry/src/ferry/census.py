@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 5  # rows shown per hazard
 _COLUMNS_PER_QUERY = 200
-_MAX_EXCEPTIONS = 20_000
+_COLUMNS_SHOWN = 4  # of a row that has no name
+MAX_EXCEPTIONS = 20_000
 _COLUMNS_PER_FUNCTION = 100  # SQLite's functions take 127 arguments
 _PLAIN_CLASSES = {
     Kind.INTEGER: "integer",
@@ -149,6 +150,8 @@ def row_expression(table: Table) -> str:
     if rowid is not None:
         return f"'rowid ' || {rowid}"
     key = table.primary_key.columns if table.primary_key else ()
+    if not key:  # columns have all of the rowid's names
+        key = tuple(column.name for column in table.columns[:_COLUMNS_SHOWN])
     return " || ', ' || ".join(
         f"{_literal(name + ' ')} || quote({quote_name(name)})" for name in key
     )
@@ -355,7 +358,7 @@ class _TableCounter:
         if not unusual:
             return
         key = self.table.primary_key.columns if self.table.primary_key else ()
-        if len(key) != 1 or sum(unusual.values()) > _MAX_EXCEPTIONS:
+        if len(key) != 1 or sum(unusual.values()) > MAX_EXCEPTIONS:
             entry.forgotten = sum(unusual.values())
             return
         for written, row in self.connection.execute(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferry import (
     audit,
+    database,
     ddl,
     existing,
     load,
@@ -22,7 +23,10 @@ from ferry import (
     reverse,
     server,
     snapshot,
+    sqlite,
+    storage,
     sync,
+    trial,
     versions,
 )
 from ferry.census import Census, Hazard, note_shapes, take_census
@@ -32,7 +36,7 @@ from ferry.names import NameHazard, find_name_hazards
 from ferry.rows import MAX_ROWS, Changes
 from ferry.rules import Application, Rules
 from ferry.rules import draft as draft_rules
-from ferry.schema import ForeignKey, Schema, Table, quote_name, read_schema
+from ferry.schema import ForeignKey, NotCarried, Schema, Table, quote_name, read_schema
 from ferry.source import Source, lies_alone, open_sqlite
 from ferry.types import declared_kind
 
@@ -57,6 +61,7 @@ class Journey:
         self.screen = screen
         self.rules = rules
         self.application: Application | None = None
+        self.database = database.Database()
         self.remark = ""  # stands before what rules did, where the output is for a program
 
     @contextlib.contextmanager
@@ -81,6 +86,10 @@ class Journey:
             if self.rules is not None:
                 schema = self._apply_rules(source, schema, self.rules)
             census = take_census(source.connection, schema)
+            if self.application is not None:
+                for table in schema.tables:
+                    entries = census.tables[table.name].columns
+                    storage.note_storage(source.connection, table, entries, self.application)
             ruled = self.application.changed if self.application is not None else ()
             census.hazards += find_equal_keys(source.connection, schema, census, ruled)
             census.hazards = [_by_original_names(schema, hazard) for hazard in census.hazards]
@@ -89,8 +98,14 @@ class Journey:
         if not any(table.rows for table in census.tables.values()):
             self._warn(f"all tables of {source.path} are empty: is it the right file?")
         self.report.census(schema, census)
+        self._read_database(source, schema)
         self.report.hazards(census.hazards)
         return schema, census
+
+    def _read_database(self, source: Source, schema: Schema) -> None:
+        """Note what there is beside rows, for `reverse`."""
+        self.database = database.read(source, schema)
+        self.report.data["database"] = self.database.as_json()
 
     def _read_schema(self, source: Source) -> Schema:
         schema = read_schema(source.connection)
@@ -232,7 +247,7 @@ class Journey:
                         result = comparison.finish()
                 self._show_proof(result)
                 memories = ddl.memories(schema, census)
-                self._leave_memories(target, namespace, memories, source, _totals(result))
+                self._leave_memories(target, namespace, memories, source, schema, _totals(result))
                 self._set_rows_aside()
                 self.show_not_carried()
                 source.check_unchanged()
@@ -286,7 +301,7 @@ class Journey:
                 for line in proof.compare_structure(target, schema, namespace):
                     self._warn(f"the application's schema: {line}")
                 memories = ddl.memories(schema, census)
-                self._leave_memories(target, namespace, memories, source, _totals(result))
+                self._leave_memories(target, namespace, memories, source, schema, _totals(result))
                 self._set_rows_aside()
                 source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
@@ -318,6 +333,7 @@ class Journey:
         namespace: str,
         memories: dict[str, dict[str, Any]],
         source: Source,
+        schema: Schema,
         totals: dict[str, tuple[proof.TableSides, proof.Total]],
         written: Mapping[str, versions.Written] = MappingProxyType({}),
     ) -> None:
@@ -327,10 +343,18 @@ class Journey:
         somebody else has made stay as they are.
         """
         foreign = existing.foreign_comments(target, namespace, ddl.COMMENT)
+        whole = {
+            "extra": [program.sql for program in schema.programs],
+            "database": self.database.as_json(),
+        }
         for name, memory in memories.items():
             if name in foreign or name not in totals:
                 continue
             sides, total = totals[name]
+            for part in ("extra", "database"):  # once, with the first table
+                memory.pop(part, None)
+            memory |= whole
+            whole = {}
             kept = (written.get(name) or versions.look(target, sides)).versions()
             memory["proof"] = {
                 "source": source.sha256,
@@ -369,6 +393,7 @@ class Journey:
             if self.rules is not None:
                 schema = self._apply_rules(source, declared, self.rules)
             self.report.ddl(schema)
+            self._read_database(source, schema)
             self.report.not_carried(schema.not_carried)
             old = None
             if base is not None:
@@ -401,6 +426,13 @@ class Journey:
             server.check_owning(target, namespace, names)
             delta = sync.Delta(bench, target, schema, namespace, fronts.place, differing)
             memories = ddl.read_memories(target, namespace)
+            if old is not None and self._was_carried(source, target, delta, memories):
+                self._show_deltas([sync.TableDelta(table) for table in schema.tables])
+                for file in (source, old):
+                    file.check_sound()
+                    file.check_unchanged()
+                self.screen.say("nothing to do: this file was carried already")
+                return "nothing to do"
             if old is not None and not _was_checked(old, memories):
                 old.start_check()
             with self.stage("compare"):
@@ -417,7 +449,7 @@ class Journey:
             totals = {item.table.name: (delta.sides(item.table), item.total) for item in deltas}
             self._refresh_memories(source, memories, schema, deltas)
             written = {item.table.name: item.written for item in deltas if item.written}
-            self._leave_memories(target, namespace, memories, source, totals, written)
+            self._leave_memories(target, namespace, memories, source, schema, totals, written)
             self._set_rows_aside()
             for file in filter(None, (source, old)):
                 file.check_sound()
@@ -440,22 +472,69 @@ class Journey:
         if base is None:
             return delta.from_target(table)
         sides = delta.sides(table)
-        kept = memories.get(table.name, {}).get("proof", {})
-        known = None
-        if (kept.get("source"), kept.get("columns"), kept.get("rules")) == (
-            base.sha256,
-            sides.names,
-            self._rules_digest(),
-        ):
-            total = proof.Total(*kept["total"])
-            known = versions.Versions.from_json(kept.get("versions"))
-        else:  # the target was copied from another file; the proof will tell whether it matters
-            total = sides.sqlite_total(base.connection)
+        known = self._known_total(sides, base.sha256, memories)
+        # Where the target was copied from another file, the proof will tell whether it matters.
+        total, writers = known or (sides.sqlite_total(base.connection), None)
         found = delta.from_base(table, total)
         # Without a key both databases were compared, whatever the base says.
         if table.primary_key:
-            found.versions = known
+            found.versions = writers
         return found
+
+    def _was_carried(
+        self,
+        source: Source,
+        target: psycopg.Connection,
+        delta: sync.Delta,
+        memories: dict[str, dict[str, Any]],
+    ) -> bool:
+        """Tell whether the target holds exactly this file since an earlier run, and report it.
+
+        So it is where that run's answer was lost at the commit, or its caller starts again.
+        """
+        found = []
+        for table in delta.schema.tables:
+            sides = delta.sides(table)
+            known = self._known_total(sides, source.sha256, memories)
+            if known is None:
+                return False
+            found.append((sides, *known))
+        result = proof.Proof()
+        with self.stage("prove"):
+            for sides, total, writers in found:
+                there = total
+                written = versions.look(target, sides) if writers is not None else None
+                if written is None or written.proven(writers) != sum(written.rows.values()):
+                    there = proof.postgres_total(target, sides)
+                elif sum(written.rows.values()) != total.rows:
+                    return False
+                else:
+                    result.not_compared.append(_not_hashed(sides.table.name, total.rows))
+                entry = proof.TableProof(sides.table.name)
+                entry.judge(total, there)
+                result.tables.append(entry)
+        if not result.equal:
+            return False
+        comparable = _without_impossible_keys(target, delta.schema, delta.namespace)
+        result.structure = proof.compare_structure(target, comparable, delta.namespace)
+        self._show_proof(result)
+        return True
+
+    def _known_total(
+        self, sides: proof.TableSides, sha256: str, memories: dict[str, dict[str, Any]]
+    ) -> tuple[proof.Total, versions.Versions | None] | None:
+        """Return what a table was proven to hold when it came from this file; None if it did not.
+
+        With it, who had written the rows.
+        """
+        kept = memories.get(sides.table.name, {}).get("proof", {})
+        if (kept.get("source"), kept.get("columns"), kept.get("rules")) != (
+            sha256,
+            sides.names,
+            self._rules_digest(),
+        ):
+            return None
+        return proof.Total(*kept["total"]), versions.Versions.from_json(kept.get("versions"))
 
     def _rules_digest(self) -> str:
         """Tell sets of rules apart: what a row is in PostgreSQL depends on them."""
@@ -485,11 +564,8 @@ class Journey:
             if there is None:
                 there = proof.postgres_total(target, delta.sides(item.table))
             else:
-                result.not_compared.append(
-                    f"table {item.table.name}: the contents of {there.rows - item.carried.rows} "
-                    "rows that nobody has written to since they were proven (`ferry verify` "
-                    "compares them again)"
-                )
+                unseen = there.rows - item.carried.rows
+                result.not_compared.append(_not_hashed(item.table.name, unseen))
             entry = proof.TableProof(item.table.name)
             entry.judge(item.total, there)
             result.tables.append(entry)
@@ -540,6 +616,8 @@ class Journey:
                 if (kind := declared_kind(column.declared))
             }
             entries = note_shapes(source.connection, item.table, kinds)
+            if self.application is not None:
+                storage.note_storage(source.connection, item.table, entries, self.application)
             memory["shapes"] = {n: entry.shapes for n, entry in entries.items() if entry.shapes}
             memory["exceptions"] = {
                 n: entry.exceptions for n, entry in entries.items() if entry.exceptions
@@ -597,6 +675,7 @@ class Journey:
                 if self.rules is not None:
                     schema = self._apply_rules(source, schema, self.rules)
                 self.report.ddl(schema)
+                self._read_database(source, schema)
                 self.report.not_carried(schema.not_carried)
                 server.check_reading(target, namespace, [table.name for table in schema.tables])
                 self._prove(source.connection, target, schema, namespace)
@@ -637,12 +716,18 @@ class Journey:
                 self._warn(f"table {name} is new in PostgreSQL; its DDL was derived")
             for name in result.added_columns:
                 self._warn(f"column {name} is new in PostgreSQL; it was added")
+            with self.stage("try"):
+                lost = [*result.lost, *_try_out(partial, memory.database)]
+            self.report.not_carried(lost)
             digest = snapshot.sha256(str(partial))
             with open_sqlite(str(partial)) as source:
                 self.report.target({**source.describe(), "path": path, "sha256": digest})
                 written = read_schema(source.connection)
                 schema = Application(source.connection, written, memory.rules()).run()
-                self._prove(source.connection, target, schema, namespace, structure=False)
+                forms = proof.text_forms(columns, schema, memory.shapes)
+                self._prove(
+                    source.connection, target, schema, namespace, structure=False, forms=forms
+                )
                 if memory.rows or base is not None:
                     rules = memory.rules()
                     with _moved_file(source.uri, written, base, rules) as moved:
@@ -652,7 +737,11 @@ class Journey:
                         "what is new, changed or gone since the baseline is not counted: it does "
                         f"not hold more than {MAX_ROWS} rows; --base FILE counts them"
                     )
-        self.screen.say(f"written and proven: {path}")
+        self.show_not_carried()
+        self.screen.say(
+            f"written and proven: {path}"
+            + (f", but {len(lost)} things named above did not come back" if lost else "")
+        )
         return "written"
 
     def audit_sql(self, paths: list[str], dsn: str, exclude: Sequence[str] = ()) -> str:
@@ -739,11 +828,14 @@ class Journey:
         namespace: str,
         *,
         structure: bool = True,
+        forms: Mapping[tuple[str, str], str] = MappingProxyType({}),
     ) -> proof.Proof:
-        """Compare both sides; raises DifferentError."""
+        """Compare both sides; raises DifferentError. ``forms``: see `proof.text_forms`."""
         schema = _without_impossible_keys(target, schema, namespace)
         with self.stage("prove"):
-            result = proof.compare(source, target, schema, namespace, remember=self._remembers)
+            result = proof.compare(
+                source, target, schema, namespace, remember=self._remembers, forms=forms
+            )
         if not structure:
             # The constraints are the original's own; PostgreSQL's are of no consequence here.
             result.structure.clear()
@@ -787,6 +879,28 @@ class Journey:
                     )
                     lines += [f"  {_describe(difference)}" for difference in table.differences]
             raise DifferentError("the two sides differ\n  " + "\n  ".join(lines))
+
+
+def _not_hashed(table: str, rows: int) -> str:
+    return (
+        f"table {table}: the contents of {rows} rows that nobody has written to since they were "
+        "proven (`ferry verify` compares them again)"
+    )
+
+
+def _try_out(path: Path, known: database.Database) -> list[NotCarried]:
+    """Try what a program does with the file that was written; nothing of it remains."""
+    connection = sqlite.connect(str(path.absolute()))
+    try:
+        broken = trial.find_broken(connection, known.refused)
+        if known.wal:
+            connection.pragma("journal_mode", "wal")
+    finally:
+        connection.close()
+    return [
+        NotCarried("statement", what, f"SQLite does not take it in the new file: {said}")
+        for what, said in broken.items()
+    ]
 
 
 def _without_impossible_keys(target: psycopg.Connection, schema: Schema, namespace: str) -> Schema:

@@ -540,7 +540,6 @@ def make_plan(schema: Schema, census: Census, namespace: str) -> Plan:
 
 def memories(schema: Schema, census: Census) -> dict[str, dict[str, Any]]:
     """Return what each table's comment has to keep for `reverse`."""
-    extra = [program.sql for program in schema.programs]
     found: dict[str, dict[str, Any]] = {}
     for number, table in enumerate(schema.tables):
         columns = census.tables[table.name].columns
@@ -552,8 +551,6 @@ def memories(schema: Schema, census: Census) -> dict[str, dict[str, Any]]:
             },
             "order": number,
         }
-        if number == 0 and extra:
-            found[table.name]["extra"] = extra
         if table.renamed:
             found[table.name]["renamed"] = table.renamed
     return found

@@ -12,6 +12,7 @@ are summed up over the table. The sums do not depend on the order of the rows an
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import sys
 import threading
@@ -20,6 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -28,7 +30,7 @@ from ferry.rows import MAX_ROWS, Changes, RowMemory
 from ferry.schema import Schema, Table, quote_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import apsw
     import psycopg
@@ -39,6 +41,8 @@ _MAX_NARROWED = 1_000_000
 _COLUMNS_PER_CHUNK = 33  # up to three arguments each, of which PostgreSQL's functions take 100
 _ROWS_PER_BLOCK = 1000
 _MASK = (1 << 64) - 1
+
+_EXACT = 2**53  # every integer below it is a double
 
 _TRUE = "'t', 'true', 'y', 'yes', 'on', '1'"
 _FALSE = "'f', 'false', 'n', 'no', 'off', '0'"
@@ -79,6 +83,25 @@ _CANONICAL: dict[str, tuple[str, str]] = {
         "coalesce(encode(float8send({c}), 'hex'), 'N')",
     ),
 }
+# Text in PostgreSQL that is of any storage class in SQLite (see `text_forms`).
+_TEXT_FORMS: dict[str, tuple[str, str]] = {
+    "any class": ("length(ferry_as_text({c})), ':', ferry_as_text({c})", _CANONICAL["text"][1]),
+    "affinity": (
+        "length(ferry_as_number({c})), ':', ferry_as_number({c})",
+        "length({n}), ':', {n}".replace(
+            "{n}",
+            r"CASE WHEN length({c}::text) < 60 AND {c}::text ~ '^[ \t\n\f\r\v]*[-+]?"
+            r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?[ \t\n\f\r\v]*$' "
+            "THEN CASE WHEN abs({c}::numeric) < 9007199254740992 "
+            "AND {c}::numeric = trunc({c}::numeric) THEN trunc({c}::numeric)::text "
+            "WHEN abs({c}::numeric) NOT BETWEEN 4.9e-324 AND 1.7976931348623158e308 THEN {c}::text "
+            "WHEN {c}::text ~ '^[-+]?[0-9]{1,19}$' AND abs({c}::numeric) < 9223372036854775808 "
+            "THEN ({c}::numeric)::text "
+            "ELSE encode(float8send({c}::float8), 'hex') END ELSE {c}::text END",
+        ),
+    ),
+}
+_CANONICAL |= _TEXT_FORMS
 _CATEGORIES = {
     "int2": "integer",
     "int4": "integer",
@@ -186,6 +209,47 @@ def ferry_decimal(value: float | str | None) -> str | None:
     return format(number if number else Decimal(0), "f")
 
 
+def ferry_as_text(value: Any) -> str | None:
+    """Return any value as the text that the rule `text` makes of it."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, str) else repr(value)
+
+
+def ferry_as_number(value: Any) -> str | None:
+    """Return the same, but numbers in a form that does not tell how they are written."""
+    if isinstance(value, float) and math.isfinite(value):
+        if abs(value) < _EXACT and value == int(value):
+            return str(int(value))
+        return struct.pack(">d", value).hex()
+    return ferry_as_text(value)
+
+
+def text_forms(
+    columns: dict[str, dict[str, tuple[str, bool]]],
+    schema: Schema,
+    shapes: Mapping[tuple[str, str], Mapping[str, int]],
+) -> dict[tuple[str, str], str]:
+    """Return ``{(table, column): category}`` where text in PostgreSQL may be more in SQLite.
+
+    SQLite turns text into numbers in columns that are declared as such; and where the rule `text`
+    made text of all, it has every class. ``shapes`` are those in which values were found.
+    """
+    forms = {}
+    for table in schema.tables:
+        for column in table.columns:
+            category, _ = columns.get(table.name, {}).get(column.name, ("", False))
+            declared = column.declared.upper()
+            if category != "text":
+                continue
+            if not declared or ("BLOB" in declared and "INT" not in declared):
+                if shapes.get((table.name, column.name), {}).keys() - {"text"}:
+                    forms[table.name, column.name] = "any class"
+            elif "INT" in declared or not any(w in declared for w in ("CHAR", "CLOB", "TEXT")):
+                forms[table.name, column.name] = "affinity"
+    return forms
+
+
 class TableSides:
     """The canonical form of one table in the SQL of both sides."""
 
@@ -220,6 +284,11 @@ class TableSides:
 
     def prepare(self, connection: apsw.Connection) -> None:
         """Give a connection what SQLite's expression needs."""
+        if _TEXT_FORMS.keys() & set(self.categories):
+            for function in (ferry_as_text, ferry_as_number):
+                connection.create_scalar_function(
+                    function.__name__, function, 1, deterministic=True
+                )
         if "numeric" in self.categories:
             connection.create_scalar_function("ferry_decimal", ferry_decimal, 1, deterministic=True)
 
@@ -361,6 +430,7 @@ class Comparison:
         namespace: str,
         *,
         remember: bool = False,
+        forms: Mapping[tuple[str, str], str] = MappingProxyType({}),
     ) -> None:
         """Begin; see :func:`compare`."""
         self.source = source
@@ -368,6 +438,7 @@ class Comparison:
         self.schema = schema
         self.namespace = namespace
         self.proof = Proof()
+        self._forms = forms
         self._pairs: list[tuple[TableSides, TableProof]] = []
         self._failure: BaseException | None = None
         self._pair_tables()
@@ -427,7 +498,11 @@ class Comparison:
             self.proof.structure.append(f"column {table.name}.{name} is missing in PostgreSQL")
         for name in sorted(set(present) - names):
             self.proof.not_compared.append(f"column {table.name}.{name}: only in PostgreSQL")
-        common = {name: kind for name, (kind, _) in present.items() if name in names}
+        common = {
+            name: self._forms.get((table.name, name), kind)
+            for name, (kind, _) in present.items()
+            if name in names
+        }
         return TableSides(table, common, self.namespace)
 
     def _sum_up_sqlite(self) -> None:
@@ -723,13 +798,17 @@ def compare(
     namespace: str,
     *,
     remember: bool = False,
+    forms: Mapping[tuple[str, str], str] = MappingProxyType({}),
 ) -> Proof:
     """Compare all tables of ``schema`` with their namesakes in PostgreSQL.
 
     Both connections should stand in a transaction that sees one state. With ``remember`` each
     table's proof keeps which rows there are, unless the database has too many of them for a report.
+    ``forms``: see :func:`text_forms`.
     """
-    with Comparison(source, target, schema, namespace, remember=remember) as comparison:
+    with Comparison(
+        source, target, schema, namespace, remember=remember, forms=forms
+    ) as comparison:
         return comparison.finish()
 
 

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
 from psycopg import sql
 
-from ferry import ddl, snapshot
+from ferry import database, ddl, snapshot, sqlite, storage, virtual
+from ferry.census import row_name
+from ferry.database import Database
 from ferry.errors import RefusedError, UsageError
 from ferry.names import Rename, Renaming, renames_of_table
 from ferry.rows import RowMemory
 from ferry.rules import Rules
-from ferry.schema import Schema, Table, quote_name, read_schema
+from ferry.schema import Column, NotCarried, Schema, Table, quote_name, read_schema
 from ferry.types import TRUE_WORDS
+from ferry.virtual import Keeps, VirtualTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,6 +76,7 @@ class Memory:
     exceptions: dict[tuple[str, str], dict[str, list[Any]]] = field(default_factory=dict)
     rows: dict[str, RowMemory] = field(default_factory=dict)
     renames: dict[str, list[Rename]] = field(default_factory=dict)
+    database: Database = field(default_factory=Database)
 
     def rules(self) -> Rules:
         """Return rules that give SQLite's tables the names they have in PostgreSQL."""
@@ -83,6 +87,7 @@ class Memory:
         # Tables in the other's order, so that they are created as they once were.
         self.ddl = {**other.ddl, **{k: v for k, v in self.ddl.items() if k not in other.ddl}}
         self.extra = other.extra or self.extra
+        self.database = other.database if other.database.settings else self.database
         self.shapes |= other.shapes
         self.exceptions |= other.exceptions
         self.rows |= other.rows
@@ -110,6 +115,8 @@ def memory_from_report(report: dict[str, Any]) -> Memory:
         if table.get("row_memory"):
             memory.rows[name] = RowMemory.from_json(table["row_memory"])
     memory.extra = report["programs"]
+    if report.get("database"):
+        memory.database = Database.from_json(report["database"])
     return memory
 
 
@@ -121,6 +128,8 @@ def memory_from_comments(target: psycopg.Connection, namespace: str) -> Memory:
         if "renamed" in kept:
             memory.renames[name] = list(renames_of_table(name, kept["renamed"]))
         memory.extra += kept.get("extra", [])
+        if "database" in kept:
+            memory.database = Database.from_json(kept["database"])
         for column, shapes in kept["shapes"].items():
             memory.shapes[name, column] = shapes
         for column, exceptions in kept["exceptions"].items():
@@ -266,6 +275,23 @@ def _number(value: Any) -> int | float:
     return number
 
 
+def _text_writer(column: Column, shapes: dict[str, int]) -> Callable[[Any, str | None], Any] | None:
+    """Return what turns the text of a column into what SQLite had there, None if it stays."""
+    affinity = storage.has_numeric_affinity(column.declared)
+    if affinity is False or (affinity is None and shapes.keys() <= {"text"}):
+        return None
+
+    def write(value: Any, special: str | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = special or storage.looks_like(value, shapes)
+        value = storage.as_it_was(value, found)
+        # SQLite would do the same, but miss a double's last bit.
+        return storage.as_number(value) if affinity and found == "text" else value
+
+    return write
+
+
 @dataclass
 class Result:
     """What a reverse run has made."""
@@ -273,6 +299,7 @@ class Result:
     added_tables: list[str] = field(default_factory=list)
     added_columns: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    lost: list[NotCarried] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
 
 
@@ -281,7 +308,7 @@ class _Writer:
 
     def __init__(
         self,
-        out: sqlite3.Connection,
+        out: apsw.Connection,
         target: psycopg.Connection,
         namespace: str,
         memory: Memory,
@@ -294,15 +321,20 @@ class _Writer:
         self.progress = progress
         self.remote, self.keys = _remote_tables(target, namespace)
         self.renaming = Renaming(memory.rules().renames)
+        self.stand_ins = sqlite.StandIns(out)
+        self.virtual = {table.name: table for table in memory.database.virtual}
+        self.lost: list[NotCarried] = []
 
     def write(self) -> Result:
-        result = Result()
+        result = Result(lost=self.lost)
         late: list[str] = []
+        database.begin_file(self.out, self.memory.database)
+        self.out.execute("BEGIN")
         names = [*self.memory.ddl, *(name for name in self.remote if name not in self.memory.ddl)]
         for name in names:
             if name in self.memory.ddl:
                 create, *indexes = self.memory.ddl[name]
-                self.out.execute(create)
+                self.stand_ins.run(create)
                 late += indexes
             else:
                 self.out.execute(_derived_ddl(name, self.remote[name], self.keys.get(name, [])))
@@ -315,9 +347,159 @@ class _Writer:
                 continue
             result.rows[table.name] = self._fill(table, result)
             self._set_sequence(table)
-        for statement in (*late, *self.memory.extra):
-            self.out.execute(statement)
+        for statement in late:
+            self._create_index(statement)
+        self._create_programs()
+        self._name_stand_ins()
+        self.lost += database.finish_file(self.out, self.memory.database)
+        self.out.execute("COMMIT")
         return result
+
+    def _create_index(self, statement: str) -> None:
+        """Create an index, unless its order or contents are known to the program alone."""
+        try:
+            self.out.execute(statement)
+        except apsw.ConstraintError:
+            raise
+        except apsw.Error as error:
+            self._lose("index", statement, str(error))
+            return
+        (name,) = self.out.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY rowid DESC LIMIT 1"
+        ).fetchone()
+        unknown = self._unknown_collations(name)
+        if unknown:
+            self.out.execute(f"DROP INDEX {quote_name(name)}")
+            self._lose("index", statement, f"no such collation sequence: {', '.join(unknown)}")
+
+    def _lose(self, what: str, statement: str, reason: str) -> None:
+        name = virtual.name_of(statement)
+        remedy = "the program, or somebody who has what it needs, has to create it"
+        self.lost.append(NotCarried(what, name, f"{reason}; {remedy}", statement))
+
+    def _unknown_collations(self, index: str) -> set[str]:
+        if not self.stand_ins.collations:
+            return set()
+        rows = self.out.execute("SELECT coll FROM pragma_index_xinfo(?) WHERE key = 1", (index,))
+        return {name.upper() for (name,) in rows} & self.stand_ins.collations
+
+    def _name_stand_ins(self) -> None:
+        """Name keys that are in another order than the program's."""
+        for name, table in self.out.execute(
+            "SELECT name, tbl_name FROM sqlite_master WHERE type = 'index' AND sql IS NULL"
+        ).fetchall():
+            for collation in self._unknown_collations(name):
+                self.lost.append(
+                    NotCarried(
+                        "order of a key",
+                        table,
+                        f"its order is that of bytes, since only the program has {collation}; it "
+                        "has to run this before it reads the table",
+                        f"REINDEX {quote_name(table)}",
+                    )
+                )
+
+    # Views, triggers, and virtual tables that hold no rows of their own ----------------------
+
+    def _create_programs(self) -> None:
+        views = [text for text in self.memory.extra if virtual.kind_of(text) != "trigger"]
+        triggers = [text for text in self.memory.extra if virtual.kind_of(text) == "trigger"]
+        others = [table for table in self.virtual.values() if table.keeps != Keeps.ROWS]
+        for table in others:
+            self._create_virtual(table)
+        for text in views:
+            self._create_program("view", text)
+        for table in self.virtual.values():
+            self._settle_virtual(table, triggers)
+        gone = [item.name for item in self.lost if item.what == "virtual table"]
+        for text in triggers:
+            needed = virtual.mentioned(text, gone)
+            if needed:
+                reason = f"it writes to {', '.join(needed)}, which did not come back"
+                self.lost.append(NotCarried("trigger", virtual.name_of(text), reason, text))
+            else:
+                self._create_program("trigger", text)
+
+    def _create_program(self, kind: str, text: str) -> None:
+        try:
+            self.out.execute(text)
+        except apsw.Error as error:
+            self._lose(kind, text, str(error))
+
+    def _create_virtual(self, table: VirtualTable) -> None:
+        if table.keeps != Keeps.STORAGE:
+            try:
+                self.out.execute(table.sql)
+            except apsw.Error as error:
+                self._lose("virtual table", table.sql, str(error))
+            return
+        # Its storage tables are there already: only the declaration is missing.
+        self.out.execute("PRAGMA writable_schema = ON")
+        self.out.execute(
+            "INSERT INTO sqlite_master (type, name, tbl_name, rootpage, sql) "
+            "VALUES ('table', ?1, ?1, 0, ?2)",
+            (table.name, table.sql),
+        )
+        self.out.execute("PRAGMA writable_schema = RESET")
+        if table.module in virtual.FULL_TEXT:
+            self.lost.append(
+                NotCarried(
+                    "index of a virtual table",
+                    table.name,
+                    "it is as it was when it was copied; if its texts have changed since, the "
+                    "program has to build it again",
+                    f"INSERT INTO {quote_name(table.name)} ({quote_name(table.name)}) "
+                    "VALUES ('rebuild')",
+                )
+            )
+
+    def _settle_virtual(self, table: VirtualTable, triggers: list[str]) -> None:
+        """Fill an index again; give full text search its settings."""
+        name = quote_name(table.name)
+        if any(item.name == table.name for item in self.lost if item.what == "virtual table"):
+            return
+        try:
+            for key, value in table.settings:
+                self.out.execute(f"INSERT INTO {name} ({name}, rank) VALUES (?, ?)", (key, value))
+            if table.keeps == Keeps.INDEX:
+                self.out.execute(f"INSERT INTO {name} ({name}) VALUES ('rebuild')")
+            elif table.keeps == Keeps.REPLAY:
+                for trigger in triggers:
+                    replay = virtual.replay_of(trigger, table.name)
+                    if replay is not None:
+                        self._replay(replay)
+        except apsw.Error as error:
+            self.lost.append(
+                NotCarried(
+                    "index of a virtual table",
+                    table.name,
+                    f"it could not be filled: {error}; the program has to do that",
+                    table.sql,
+                )
+            )
+
+    def _replay(self, replay: virtual.Replay) -> None:
+        """Let a trigger's INSERTs run for every row, through a view that stands for the table."""
+        place = f"main.{quote_name(replay.table)}"
+        (found,) = self.out.execute(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND lower(name) = lower(?)",
+            (replay.table,),
+        ).fetchone()
+        table = next(t for t in read_schema(self.out).tables if t.name == found)
+        names = [quote_name(column.name) for column in table.columns]
+        if (row := row_name(table)) is not None:
+            names.append(row)
+        columns = ", ".join(names)
+        body = "; ".join(replay.statements)
+        self.out.execute(f"CREATE TEMP VIEW ferry_replay AS SELECT {columns} FROM {place}")
+        try:
+            self.out.execute(
+                "CREATE TEMP TRIGGER ferry_replay_row INSTEAD OF INSERT ON ferry_replay "
+                f"{replay.condition} BEGIN {body}; END"
+            )
+            self.out.execute(f"INSERT INTO ferry_replay ({columns}) SELECT {columns} FROM {place}")
+        finally:
+            self.out.execute("DROP VIEW temp.ferry_replay")
 
     def _read_schema(self) -> Schema:
         """Return what there is now in SQLite, by the names in PostgreSQL."""
@@ -326,7 +508,11 @@ class _Writer:
     def _add_columns(self, table: Table, result: Result) -> None:
         have = {column.name for column in table.columns}
         for column in self.remote.get(table.name, []):
-            if column.name not in have:
+            if column.name not in have and table.virtual:
+                reason = "columns cannot be added to a virtual table"
+                place = f"{table.original}.{column.name}"
+                self.lost.append(NotCarried("column", place, reason))
+            elif column.name not in have:
                 declared = _SQLITE_TYPES.get(column.type_name, "TEXT")
                 self.out.execute(
                     f"ALTER TABLE {quote_name(table.original)} "
@@ -383,7 +569,7 @@ class _Writer:
 
         try:
             self.out.executemany(insert, rows())
-        except sqlite3.IntegrityError as error:
+        except apsw.ConstraintError as error:
             raise RefusedError(
                 f"SQLite does not take the rows of {table.name}: {error}",
                 "PostgreSQL's table holds rows that break the original's constraints; correct "
@@ -412,6 +598,16 @@ class _Writer:
             elif kind == "numeric":
                 writers.append((position, lambda value, _: _number(value)))
                 continue
+            elif kind not in _SELECT and (write := _text_writer(table.column(name), shapes)):
+                writers.append(
+                    (
+                        position,
+                        lambda value, key, write=write, special=special: write(
+                            value, special.get(key)
+                        ),
+                    )
+                )
+                continue
             else:
                 continue
             writers.append(
@@ -439,10 +635,10 @@ class _Writer:
         ).fetchone()
         if not called:
             return
-        updated = self.out.execute(
+        self.out.execute(
             "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table.original)
         )
-        if updated.rowcount == 0:
+        if self.out.changes() == 0:
             self.out.execute(
                 "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table.original, last)
             )
@@ -468,7 +664,7 @@ def new_file(path: str) -> Iterator[Path]:
     except snapshot.SnapshotError as error:
         raise RefusedError(str(error)) from error
     finally:
-        for suffix in ("", "-journal"):
+        for suffix in ("", "-journal", "-wal", "-shm"):
             Path(str(partial) + suffix).unlink(missing_ok=True)
 
 
@@ -484,16 +680,13 @@ def write(
     ``progress`` is told the table and the rows of each block. Raises RefusedError when SQLite does
     not take them.
     """
-    out = sqlite3.connect(path, isolation_level=None)
+    out = sqlite.connect(str(path.absolute()))
     try:
         # Not worth a journal: the file is thrown away if anything fails, and synced at the end.
         out.execute("PRAGMA journal_mode = OFF")
         out.execute("PRAGMA synchronous = OFF")
-        out.execute("BEGIN")
-        result = _Writer(out, target, namespace, memory, progress).write()
-        out.execute("COMMIT")
-        return result
-    except sqlite3.OperationalError as error:
+        return _Writer(out, target, namespace, memory, progress).write()
+    except (apsw.SQLError, apsw.FullError, apsw.IOError) as error:
         raise RefusedError(f"SQLite cannot write {path}: {error}") from error
     finally:
         out.close()

@@ -375,7 +375,8 @@ class Application:
             if cases:
                 value = f"CASE{cases} ELSE {value} END"
             values.append(f"{value} AS {quote_name(name.name)}")
-        if not (any(acting.values()) or renamed.renamed):
+        # `SELECT *` of a virtual table leaves out the rowid, which is one of its columns to us.
+        if not (any(acting.values()) or renamed.renamed or table.virtual):
             return
         rowid, name_of_rowid = row_name(table), row_name(renamed)
         if rowid is not None and name_of_rowid is not None:
@@ -429,6 +430,8 @@ class Application:
     def _equal_keys_condition(self, table: Table, column: Column, database: str) -> str | None:
         """Return what is true for all rows but the first of those whose keys become equal."""
         rowid = row_name(table)
+        if rowid is None and table.primary_key is None:
+            return None  # nothing to tell the rows by
         key = [rowid] if rowid else [quote_name(name) for name in table.primary_key.columns]
         own = ", ".join(f"t0.{name}" for name in key)
         kinds = {other.name: declared_kind(other.declared) for other in table.columns}

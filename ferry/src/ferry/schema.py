@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sqlglot.dialects.sqlite import SQLite
 from sqlglot.tokens import Token, TokenType
 
+from ferry import virtual
+from ferry.virtual import Keeps, VirtualTable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -110,6 +113,7 @@ class Table:
     autoincrement: bool = False
     sequence: int | None = None  # from sqlite_sequence
     origin: str = ""  # the name in SQLite, where a rule gives another one
+    virtual: bool = False  # its rows are read through SQLite's module; one column is the rowid
 
     @property
     def original(self) -> str:
@@ -178,6 +182,7 @@ class Schema:
     tables: list[Table] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)  # in order of creation
     not_carried: list[NotCarried] = field(default_factory=list)
+    virtual: list[VirtualTable] = field(default_factory=list)
 
     def table(self, name: str) -> Table | None:
         """Find a table by name, upper or lower case as in SQLite."""
@@ -481,6 +486,49 @@ def _sequence(connection: apsw.Connection, table: str) -> int | None:
     return row[0]
 
 
+def _read_virtual(
+    connection: apsw.Connection, ddl: dict[str, str], kinds: dict[str, str]
+) -> list[VirtualTable]:
+    """Judge all virtual tables."""
+    triggers = [
+        row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
+    ]
+    names = [name for name in ddl if kinds.get(name) == "virtual"]
+    shadows = [name for name in ddl if kinds.get(name) == "shadow"]
+    return [
+        virtual.classify(
+            connection,
+            name,
+            ddl[name],
+            triggers,
+            stored=bool(virtual.storage_of(name, shadows, names)),
+        )
+        for name in names
+    ]
+
+
+def _virtual_as_table(connection: apsw.Connection, table: VirtualTable) -> Table:
+    """Return the table that holds a virtual table's rows: its columns, and the rowid as key."""
+    rowid, columns = virtual.columns_with_data(connection, table)
+    found = [
+        # An R-tree has a number everywhere, and a text has a language: 0 where none is given.
+        Column(name, declared, declared != "", "0" if declared else None)
+        for name, declared in columns
+    ]
+    if rowid is not None:
+        found.insert(0, Column(rowid, "INTEGER", not_null=True, default=None))
+    key = found[0].name
+    return Table(
+        name=table.name,
+        ddl=table.sql,
+        columns=tuple(found),
+        rowid_alias=key,
+        has_rowid=True,
+        primary_key=Key((key,), ("BINARY",)),
+        virtual=True,
+    )
+
+
 def read_schema(connection: apsw.Connection) -> Schema:
     """Read all tables in order of creation, and name what is no table."""
     schema = Schema()
@@ -493,25 +541,25 @@ def read_schema(connection: apsw.Connection) -> Schema:
         "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'"
     ):
         kinds[name], without_rowid[name] = kind, bool(wr)
+    schema.virtual = _read_virtual(connection, ddl, kinds)
+    found = {table.name: table for table in schema.virtual}
+    shadows = [name for name in ddl if kinds.get(name) == "shadow"]
+    raw = {
+        shadow
+        for table in schema.virtual
+        if table.keeps == Keeps.STORAGE
+        for shadow in virtual.storage_of(table.name, shadows, list(found))
+    }
     for name, sql_text in ddl.items():
         if name.lower().startswith("sqlite_"):
             continue
-        kind = kinds.get(name, "table")
-        if kind == "virtual":
+        if name in found:
             schema.not_carried.append(
-                NotCarried(
-                    "virtual table",
-                    name,
-                    "its contents belong to a SQLite extension; PostgreSQL has its own means "
-                    "(full text search, for example)",
-                    sql_text,
-                )
+                NotCarried("virtual table", name, found[name].reason, sql_text)
             )
-        elif kind == "shadow":
-            schema.not_carried.append(
-                NotCarried("shadow table", name, "inner storage of a virtual table", sql_text)
-            )
-        else:
+            if found[name].keeps == Keeps.ROWS:
+                schema.tables.append(_virtual_as_table(connection, found[name]))
+        elif kinds.get(name) != "shadow" or name in raw:
             schema.tables.append(
                 _read_table(connection, name, sql_text, without_rowid[name], schema)
             )

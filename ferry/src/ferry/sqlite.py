@@ -4,11 +4,12 @@ All reading goes through apsw, which brings its own recent SQLite (half again as
 distribution's, the same on every machine) and SQLite's own extension for the eight bytes of a
 double. There must be one SQLite library per process: POSIX locks belong to the process, so a second
 copy would drop the first one's locks. ``sqlite3`` of the standard library is left to
-:mod:`ferry.snapshot`, which has to run alone, and to files that ferry itself writes.
+:mod:`ferry.snapshot`, which has to run alone.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from ferry import snapshot
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_NO_FUNCTION = re.compile(r"no such function: (.*)", re.DOTALL)
 _CODECS = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 
@@ -85,3 +87,40 @@ def readable_rows(
         tuple("NULL" if value is None else value.decode(encoding, "replace") for value in row)
         for row in connection.execute(f"SELECT {wanted} {rest}")
     ]
+
+
+class StandIns:
+    """Takes the place of functions and collations that only the program has.
+
+    A function is NULL for everything, which a CHECK lets pass; a collation compares bytes. They
+    must not be used where what they return is stored.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.functions: set[str] = set()
+        self.collations: set[str] = set()
+        self._connection = connection
+        connection.collation_needed(self._add_collation)
+
+    def _add_collation(self, connection: apsw.Connection, name: str) -> None:
+        self.collations.add(name.upper())
+        connection.create_collation(name, _compare)
+
+    def run(self, statement: str) -> None:
+        """Run a statement of DDL; functions that it calls and that do not exist are made."""
+        while True:
+            try:
+                self._connection.execute(statement)
+                return
+            except apsw.SQLError as error:
+                missing = _NO_FUNCTION.fullmatch(str(error))
+                if missing is None or missing[1] in self.functions:
+                    raise
+                self.functions.add(missing[1])
+                self._connection.create_scalar_function(
+                    missing[1], lambda *_: None, deterministic=True
+                )
+
+
+def _compare(left: str, right: str) -> int:
+    return (left > right) - (left < right)
