@@ -238,8 +238,24 @@ class Delta:
             self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
             self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {new} LIMIT 0")
             return delta
-        identity = [row_name(table)] if row_name(table) else list(_key_of(table))
-        wanted = dict(found.only_sqlite)
+        keys = self._put_rows(table, sides, dict(found.only_sqlite))
+        remote = proof.rows_of_hashes(self.target, sides, found.only_postgres)
+        delta.places = [place for place, _ in remote]
+        both = sum(bool(key) and key in keys for _, key in remote)
+        delta.changed = both
+        delta.inserted = sum(found.only_sqlite.values()) - both
+        delta.deleted = len(remote) - both
+        return delta
+
+    def _put_rows(
+        self, table: Table, sides: proof.TableSides, wanted: dict[str, int]
+    ) -> set[tuple[str, ...]]:
+        """Put the rows with these hashes into the temporary table; return their keys."""
+        name, new = quote_name(table.name), self.place("new", table.name)
+        row = row_name(table)
+        # Where columns have all of the rowid's names, the rows themselves have to do.
+        columns = [column.name for column in table.columns]
+        identity = [row] if row else list(_key_of(table)) or columns
         names = ", ".join(f"k{number}" for number in range(len(identity)))
         marks = ", ".join("?" * len(identity))
         self.bench.execute(f"CREATE TEMP TABLE ferry_keys ({names})")
@@ -252,23 +268,22 @@ class Delta:
                     f"INSERT INTO temp.ferry_keys VALUES ({marks})", values[: len(identity)]
                 )
                 keys.add(tuple(map(str, values[len(identity) :])))
-        on = " AND ".join(
-            f"n.{quote_name(str(column))} = k.k{number} COLLATE BINARY"
-            for number, column in enumerate(identity)
-        )
         self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
-        self.bench.execute(
-            f"CREATE TEMP TABLE {name} AS SELECT n.* FROM temp.ferry_keys k "
-            f"CROSS JOIN {new} n ON {on}"
-        )
+        if identity is columns:
+            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {new} LIMIT 0")
+            own = ", ".join(map(quote_name, columns))
+            self.bench.execute(f"INSERT INTO temp.{name} ({own}) SELECT * FROM temp.ferry_keys")
+        else:
+            on = " AND ".join(
+                f"n.{quote_name(str(column))} = k.k{number} COLLATE BINARY"
+                for number, column in enumerate(identity)
+            )
+            self.bench.execute(
+                f"CREATE TEMP TABLE {name} AS SELECT n.* FROM temp.ferry_keys k "
+                f"CROSS JOIN {new} n ON {on}"
+            )
         self.bench.execute("DROP TABLE temp.ferry_keys")
-        remote = proof.rows_of_hashes(self.target, sides, found.only_postgres)
-        delta.places = [place for place, _ in remote]
-        both = sum(bool(key) and key in keys for _, key in remote)
-        delta.changed = both
-        delta.inserted = sum(found.only_sqlite.values()) - both
-        delta.deleted = len(remote) - both
-        return delta
+        return keys
 
     # Carrying ------------------------------------------------------------------------------
 
