@@ -94,7 +94,10 @@ class Journey:
             census.hazards += find_equal_keys(source.connection, schema, census, ruled)
             census.hazards = [_by_original_names(schema, hazard) for hazard in census.hazards]
             census.hazards += find_name_hazards(schema, indexes=new_tables)
+            known = len(source.warnings)
             source.check_sound()
+            for warning in source.warnings[known:]:
+                self._warn(warning)
         if not any(table.rows for table in census.tables.values()):
             self._warn(f"all tables of {source.path} are empty: is it the right file?")
         self.report.census(schema, census)
@@ -169,8 +172,9 @@ class Journey:
         """
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
-            if draft is not None and census.hazards:
-                _write_draft(draft, census)
+            collations = sorted(schema.foreign_collations)
+            if draft is not None and (census.hazards or collations):
+                _write_draft(draft, census, collations)
                 self.screen.say(f"a draft of rules to choose from was written: {draft}")
             plan = ddl.make_plan(schema, census, "public")
             self.report.not_carried(plan.not_carried)
@@ -995,10 +999,10 @@ def _moved_file(
         yield _Moved(bench, fronts, {table.name for table in fronts.run().tables})
 
 
-def _write_draft(path: Path, census: Census) -> None:
+def _write_draft(path: Path, census: Census, collations: Sequence[str]) -> None:
     try:
         with path.open("x") as file:
-            file.write(draft_rules(census.hazards))
+            file.write(draft_rules(census.hazards, collations))
     except OSError as error:
         raise UsageError(f"the rules {path} cannot be written: {error.strerror}") from error
 

@@ -45,7 +45,8 @@ def unique_keys(table: Table) -> Iterator[Key]:
 def _as_postgres_sees(name: str, kind: Kind | None, collation: str) -> str:
     if kind in _CANONICAL:
         return _CANONICAL[kind].replace("{c}", name)
-    return f"lower({name})" if collation == "NOCASE" else f"{name} COLLATE BINARY"
+    folded = {"NOCASE": f"lower({name})", "RTRIM": f"rtrim({name}, ' ')"}
+    return folded.get(collation, f"{name} COLLATE BINARY")
 
 
 def equal_rows(

@@ -130,6 +130,17 @@ def _with_decimals(
 def create_tables(target: psycopg.Connection, plan: Plan) -> list[NotCarried]:
     """Create the tables, empty; return what PostgreSQL does not take of them."""
     not_carried = []
+    for statement in plan.collations:
+        try:
+            with target.transaction():
+                target.execute(statement)
+        except (errors.InsufficientPrivilege, psycopg.OperationalError):
+            raise
+        except psycopg.DatabaseError as error:
+            raise RefusedError(
+                f"PostgreSQL does not take the collation of a rule: {error.diag.message_primary}",
+                'use another locale in the rules file, or as = "nocase" or "binary"',
+            ) from error
     for name, statement in plan.tables.items():
         try:
             with target.transaction():

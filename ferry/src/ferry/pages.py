@@ -23,6 +23,8 @@ from ferry.schema import quote_name
 if TYPE_CHECKING:
     import apsw
 
+    from ferry.schema import Table
+
 _AT_ONCE = 1 << 20  # bytes
 
 # The first byte of a tree's page.
@@ -244,19 +246,20 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def put_candidates(
-    bench: apsw.Connection, database: str, table: str, row: str, ranges: list[tuple[int, int]]
+    bench: apsw.Connection, database: str, table: Table, row: str, ranges: list[tuple[int, int]]
 ) -> str:
     """Copy the rows of these ranges into a temporary table; return its place.
 
     ``row`` is SQL's name of the rowid.
     """
+    columns = ", ".join(f"t.{quote_name(column.name)}" for column in table.columns)
     place = f"temp.{quote_name(f'ferry candidates {database}')}"
     bench.execute("CREATE TEMP TABLE IF NOT EXISTS ferry_ranges (low INTEGER, high INTEGER)")
     bench.execute("DELETE FROM temp.ferry_ranges")
     bench.executemany("INSERT INTO temp.ferry_ranges VALUES (?, ?)", ranges)
     bench.execute(f"DROP TABLE IF EXISTS {place}")
     bench.execute(
-        f"CREATE TABLE {place} AS SELECT t.* FROM temp.ferry_ranges r "
-        f"CROSS JOIN {database}.{quote_name(table)} t ON t.{row} BETWEEN r.low AND r.high"
+        f"CREATE TABLE {place} AS SELECT {columns} FROM temp.ferry_ranges r "
+        f"CROSS JOIN {database}.{quote_name(table.name)} t ON t.{row} BETWEEN r.low AND r.high"
     )
     return place

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from ferry.rows import MAX_ROWS, Changes, RowMemory
-from ferry.schema import Schema, Table, quote_name
+from ferry.schema import FOLDING, Schema, Table, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -748,7 +748,7 @@ def compare_structure(target: psycopg.Connection, schema: Schema, namespace: str
         if table.primary_key and ("p", table.primary_key.columns) not in have:
             problems.append(f"{name} lacks the primary key {table.primary_key.columns}")
         for key in table.uniques:
-            if "NOCASE" not in key.collations and not any(
+            if not {*FOLDING} & {*key.collations} and not any(
                 kind in "pu" and set(found) == set(key.columns) for kind, found in have
             ):
                 problems.append(f"{name} lacks the unique constraint {key.columns}")

@@ -24,7 +24,17 @@ from ferry.census import ferry_fits, fill_condition, row_expression, row_name
 from ferry.errors import RefusedError, UsageError
 from ferry.keys import equal_rows, unique_keys
 from ferry.names import NameHazard, Rename, Renaming, read_rename
-from ferry.schema import Column, ForeignKey, Schema, Table, quote_name
+from ferry.schema import (
+    FOLDING,
+    ICU,
+    Column,
+    ForeignKey,
+    Index,
+    Key,
+    Schema,
+    Table,
+    quote_name,
+)
 from ferry.sqlite import codec
 from ferry.types import FITS, HAZARDS, declared_kind
 
@@ -126,6 +136,8 @@ class Rules:
     quarantine: Path
     rules: list[Rule] = field(default_factory=list)
     renames: list[Rename] = field(default_factory=list)
+    # Collations of the application's, in capitals, and what stands for them.
+    collations: dict[str, str] = field(default_factory=dict)
 
 
 def read_rules(path: Path) -> Rules:
@@ -136,7 +148,7 @@ def read_rules(path: Path) -> Rules:
         raise UsageError(f"the rules {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the rules {path} are no TOML: {error}") from error
-    unknown = data.keys() - {"rule", "rename", "quarantine"}
+    unknown = data.keys() - {"rule", "rename", "collation", "quarantine"}
     if unknown:
         raise UsageError(f"{path}: unknown: {', '.join(sorted(unknown))}", "see ferry/README.md")
     file = data.get("quarantine", path.stem + ".quarantine.jsonl")
@@ -145,6 +157,16 @@ def read_rules(path: Path) -> Rules:
         rules.rules.append(_read_rule(path, number, entry))
     for number, entry in enumerate(_entries(path, data, "rename"), start=1):
         rules.renames.append(read_rename(f"{path}: rename {number}", number, entry))
+    for number, entry in enumerate(_entries(path, data, "collation"), start=1):
+        if entry.keys() != {"name", "as"}:
+            raise UsageError(
+                f"{path}: collation {number}: it has a name and `as`, nothing else",
+                'as = "nocase", "binary", or a locale of ICU\'s: "und-u-ks-level2"',
+            )
+        meaning = entry["as"].upper()
+        if meaning not in ("BINARY", *FOLDING):
+            meaning = f"{ICU}{entry['as']}"
+        rules.collations[entry["name"].upper()] = meaning
     return rules
 
 
@@ -272,6 +294,37 @@ class Applied:
         }
 
 
+def _with_collations(schema: Schema, meanings: dict[str, str]) -> Schema:
+    """Return the schema with the collations that stand for those of the application's."""
+    if not meanings:
+        return schema
+
+    def known(collation: str) -> str:
+        return meanings.get(collation, collation)
+
+    def key(old: Key) -> Key:
+        return dataclasses.replace(old, collations=tuple(map(known, old.collations)))
+
+    def index(old: Index) -> Index:
+        parts = (dataclasses.replace(p, collation=known(p.collation)) for p in old.parts)
+        return dataclasses.replace(old, parts=tuple(parts))
+
+    tables = [
+        dataclasses.replace(
+            table,
+            columns=tuple(
+                dataclasses.replace(column, collation=known(column.collation))
+                for column in table.columns
+            ),
+            primary_key=table.primary_key and key(table.primary_key),
+            uniques=tuple(map(key, table.uniques)),
+            indexes=tuple(map(index, table.indexes)),
+        )
+        for table in schema.tables
+    ]
+    return dataclasses.replace(schema, tables=tables)
+
+
 class Application:
     """Puts the rules in front of the tables of one connection.
 
@@ -311,7 +364,7 @@ class Application:
                 table,
                 columns=tuple(dataclasses.replace(c, declared=declared) for c, declared in columns),
             )
-        return schema
+        return _with_collations(schema, self.rules.collations)
 
     def place(self, database: str, table: str) -> str:
         """Return where SQL finds a table (by its name in PostgreSQL) of a database."""
@@ -589,13 +642,24 @@ def _draft_rename(hazard: NameHazard) -> list[str]:
     return [*lines, f"# to = {json.dumps(hazard.proposal, ensure_ascii=False)}"]
 
 
-def draft(hazards: Iterable[Hazard]) -> str:
-    """Return a rules file for the hazards found: everything commented out, to choose from."""
+def draft(hazards: Iterable[Hazard], collations: Iterable[str] = ()) -> str:
+    """Return a rules file for the hazards found: everything commented out, to choose from.
+
+    ``collations`` are those that only the application defines.
+    """
     lines = [
         "# Rules for ferry: remove the # before a rule, and choose one action for it.",
         "# Rows that are set aside (quarantine) go to this file, in full, beside the rules:",
         '# quarantine = "set-aside.jsonl"',
     ]
+    for name in collations:
+        lines += [
+            "",
+            f"# Without this, columns with COLLATE {name} are compared as plain text.",
+            "# [[collation]]",
+            f"# name = {json.dumps(name, ensure_ascii=False)}",
+            '# as = "und-u-ks-level2"  # a locale of ICU (this one: without case), nocase, binary',
+        ]
     for hazard in hazards:
         if isinstance(hazard, NameHazard):
             lines += _draft_rename(hazard)

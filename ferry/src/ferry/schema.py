@@ -7,19 +7,25 @@ tokenizer (which knows SQLite's four ways to quote a name), never by splitting t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from sqlglot.dialects.sqlite import SQLite
 from sqlglot.tokens import Token, TokenType
 
 from ferry import virtual
+from ferry.snapshot import is_of_the_application
 from ferry.virtual import Keeps, VirtualTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import apsw
+
+# SQLite's own collations beside BINARY: what they make equal can be said in PostgreSQL.
+FOLDING = ("NOCASE", "RTRIM")
+ICU = "ICU "  # before a locale: how a rule says what an application's collation is
 
 
 def quote_name(name: str) -> str:
@@ -138,7 +144,9 @@ class Table:
         wanted = {name.lower() for name in columns}
         keys = [key for key in (self.primary_key, *self.uniques) if key is not None]
         found = [
-            {name.lower() for name in key.columns} for key in keys if "NOCASE" not in key.collations
+            {name.lower() for name in key.columns}
+            for key in keys
+            if {"BINARY"} >= {*key.collations}
         ]
         found += [
             {str(part.column).lower() for part in index.parts}
@@ -187,6 +195,17 @@ class Schema:
     def table(self, name: str) -> Table | None:
         """Find a table by name, upper or lower case as in SQLite."""
         return next((table for table in self.tables if table.name.lower() == name.lower()), None)
+
+    @property
+    def foreign_collations(self) -> set[str]:
+        """The collations that only the application defines."""
+        found = {column.collation for table in self.tables for column in table.columns}
+        for table in self.tables:
+            for key in (table.primary_key, *table.uniques):
+                found |= {*key.collations} if key is not None else set()
+            for index in table.indexes:
+                found |= {part.collation for part in index.parts}
+        return {n for n in found if n not in ("BINARY", *FOLDING) and not n.startswith(ICU)}
 
     def referenced(self, key: ForeignKey) -> tuple[str, ...]:
         """Return the parent's columns that a foreign key points to, as the parent spells them.
@@ -441,17 +460,28 @@ def _read_table(
                 clause,
             )
         )
-    for column in columns:
-        if column.collation != "BINARY":
-            kept = "it stays unique where it was, but " if column.collation == "NOCASE" else ""
-            schema.not_carried.append(
-                NotCarried(
-                    "collation",
-                    f"{name}.{column.name}",
-                    f"{kept}comparisons in PostgreSQL do not follow {column.collation}",
-                    f"COLLATE {column.collation}",
-                )
+    lost = _not_computable(connection, name, columns)
+    for column in lost:
+        schema.not_carried.append(
+            NotCarried(
+                "generated column",
+                f"{name}.{column.name}",
+                "its values are not in the file: they are computed by a function or collation that "
+                "only the application has",
+                column.generated or "",
             )
+        )
+    gone = {column.name for column in lost}
+    for key in [key for key in uniques if gone & {*key.columns}]:
+        uniques.remove(key)
+        columns_of_key = ", ".join(key.columns)
+        schema.not_carried.append(
+            NotCarried(
+                "unique constraint", f"{name} ({columns_of_key})", "it is over such a column"
+            )
+        )
+    indexes = [_without_columns(index, gone) for index in indexes]
+    columns = tuple(column for column in columns if column.name not in gone)
     return Table(
         name=name,
         ddl=ddl,
@@ -466,6 +496,42 @@ def _read_table(
         autoincrement=declared.autoincrement,
         sequence=_sequence(connection, name),
     )
+
+
+def _not_computable(
+    connection: apsw.Connection, table: str, columns: Sequence[Column]
+) -> list[Column]:
+    """Return the generated columns that are not stored and that SQLite alone cannot compute."""
+    foreign = {
+        column.name.lower() for column in columns if column.collation not in ("BINARY", *FOLDING)
+    }
+    found = []
+    for column in columns:
+        if column.generated is None or column.stored:
+            continue
+        words = [token.text for token in tokens_of(column.generated)]
+        collations = {
+            name.upper() for before, name in pairwise(words) if before.upper() == "COLLATE"
+        }
+        if foreign & {word.lower() for word in words} or collations - {"BINARY", *FOLDING}:
+            found.append(column)
+            foreign.add(column.name.lower())
+            continue
+        try:
+            connection.execute(f"SELECT {quote_name(column.name)} FROM {quote_name(table)} LIMIT 0")
+        except Exception as error:  # of the standard library's sqlite3, or of apsw
+            if not is_of_the_application(error):
+                raise
+            found.append(column)
+    return found
+
+
+def _without_columns(index: Index, gone: set[str]) -> Index:
+    """Return an index in which columns that do not arrive are nothing that could be carried."""
+    parts = tuple(
+        replace(part, column=None) if part.column in gone else part for part in index.parts
+    )
+    return replace(index, parts=parts)
 
 
 def _declared_type(kind: str, hidden: int) -> str:

@@ -57,13 +57,19 @@ LOCK_PAUSE = 0.002  # seconds between attempts: a busy program leaves gaps of th
 FRESH = 0.1
 HOT_JOURNAL = "attempt to write a readonly database"
 
-# Errors of both libraries (this file, and apsw) about something that only the program knows.
-_NOT_UNDERSTOOD = ("OperationalError", "SQLError")
 _MAX_PROBLEMS = 20
 # integrity_check also lists values whose type is unlike their column's; that is no damage (ferry's
 # census judges it). Neither are broken NOT NULL and CHECK constraints damage to the file.
 _NO_DAMAGE = re.compile(
     r"^((NUMERIC|TEXT|REAL|INTEGER|INT|BLOB|NULL) value in |CHECK constraint failed in )"
+)
+
+
+# What a database refers to and only the program that made it defines.
+_OF_THE_APPLICATION = re.compile(
+    r"no such (collation sequence|function|module|tokenizer)|unknown (function|tokenizer)"
+    r"|error in tokenizer constructor|vtable constructor failed",
+    re.IGNORECASE,
 )
 
 
@@ -335,52 +341,68 @@ def explain(path: str, error: sqlite3.Error) -> SnapshotError:
     return SnapshotError(f"{path}: {text}")
 
 
-def integrity_problems(connection: sqlite3.Connection) -> list[str]:
+def is_of_the_application(error: Exception) -> bool:
+    """Tell whether SQLite misses a function, collation or tokenizer that the program brings."""
+    return bool(_OF_THE_APPLICATION.search(str(error)))
+
+
+def integrity_problems(
+    connection: sqlite3.Connection, unchecked: list[str] | None = None
+) -> list[str]:
     """Run the full integrity check; return what is wrong with the file (nothing if it is sound).
 
     Oddly typed values are left out: they are no damage. The quick check would miss an index that
-    disagrees with its table.
+    disagrees with its table. Where only the program that made the file knows how an index is
+    ordered or what is in it, its table gets the quick check, and its name is added to
+    ``unchecked``.
     """
-    # CHECKs are no damage, and may call functions that only the program has.
-    connection.execute("PRAGMA ignore_check_constraints = ON").fetchall()
+    # Values that break a CHECK are no damage, and it may ask for a function of the program's.
+    connection.execute("PRAGMA ignore_check_constraints = ON")
     try:
-        return _integrity_lines(connection, "")
+        return _check(connection, "integrity_check(1000000000)")
     except Exception as error:
-        if type(error).__name__ not in _NOT_UNDERSTOOD:
+        if not is_of_the_application(error):
             raise
-    # An index, or a virtual table, needs what only the program has: judge all others.
-    problems: list[str] = []
-    tables = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
-        "ESCAPE '\\'"
-    ).fetchall()
-    for name, sql in tables:
-        for check in ("integrity_check", "quick_check"):
-            if sql.lstrip()[:14].upper().startswith("CREATE VIRTUAL"):
-                continue
-            try:
-                problems += _integrity_lines(connection, name, check)
-                break
-            except Exception as error:
-                if type(error).__name__ not in _NOT_UNDERSTOOD:
-                    raise
-    return problems[:_MAX_PROBLEMS]
+    problems = _check_as_far_as_possible(connection, "quick_check(1000000000)")
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        quoted = '"' + table.replace('"', '""') + '"'
+        found = _check_as_far_as_possible(connection, f"integrity_check({quoted})")
+        if found is None and unchecked is not None:
+            unchecked.append(table)
+        if found is None and problems is None:
+            found = _check_as_far_as_possible(connection, f"quick_check({quoted})")
+        problems = (problems or []) + [line for line in found or [] if line not in (problems or ())]
+    return problems or []
 
 
-def _integrity_lines(
-    connection: sqlite3.Connection, table: str, check: str = "integrity_check"
-) -> list[str]:
-    """Check one table, or everything; return what is damage."""
+def _check_as_far_as_possible(connection: sqlite3.Connection, pragma: str) -> list[str] | None:
+    """Run a check; None where it asks for what only the application defines."""
+    try:
+        return _check(connection, pragma)
+    except Exception as error:
+        if not is_of_the_application(error):
+            raise
+        return None
+
+
+def _check(connection: sqlite3.Connection, pragma: str) -> list[str]:
     problems = []
-    # The limit counts the harmless lines as well, so it must not be the default of 100. For one
-    # table there is no limit to give.
-    what = '"' + table.replace('"', '""') + '"' if table else "1000000000"
-    for (line,) in connection.execute(f"PRAGMA {check}({what})"):
+    # The limit counts the harmless lines as well, so it must not be the default of 100.
+    for (line,) in connection.execute(f"PRAGMA {pragma}"):
         if line != "ok" and not _NO_DAMAGE.match(line):
             problems.append(line)
             if len(problems) == _MAX_PROBLEMS:
                 break
     return problems
+
+
+def not_fully_checked(table: str) -> str:
+    """Say what the integrity check could not look at."""
+    return (
+        f"the indexes of {table} were not compared with it: they need a function, collation or "
+        "tokenizer that only the application has"
+    )
 
 
 def sha256(path: str) -> str:
@@ -484,7 +506,8 @@ def take(source: str, out: str) -> dict[str, Any]:
         try:
             # The copy must stand alone: a file in WAL mode needs companions to be opened.
             copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-            problems = integrity_problems(copy)
+            unchecked: list[str] = []
+            problems = integrity_problems(copy, unchecked)
             page_size = copy.execute("PRAGMA page_size").fetchone()[0]
             pages = copy.execute("PRAGMA page_count").fetchone()[0]
         finally:
@@ -512,7 +535,7 @@ def take(source: str, out: str) -> dict[str, Any]:
         "integrity": "ok",
         "writers_blocked_seconds": copied.blocked,
         "seconds": round(time.monotonic() - started, 3),
-        "warnings": copied.warnings,
+        "warnings": [*copied.warnings, *map(not_fully_checked, unchecked)],
     }
 
 

@@ -55,6 +55,10 @@ class Source:
                     f"{self.path} is damaged: {'; '.join(problems)}",
                     snapshot.how_to_save(self.path),
                 )
+            for table in self.integrity.unchecked:
+                warning = snapshot.not_fully_checked(table)
+                if warning not in self.warnings:
+                    self.warnings.append(warning)
 
     def describe(self) -> dict[str, Any]:
         """Return what the report says about the source."""
@@ -79,18 +83,20 @@ class _IntegrityCheck:
         self.started = False
         self._uri = uri
         self._problems: list[str] = []
+        self.unchecked: list[str] = []  # tables whose indexes only the application understands
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="integrity check")
 
     def start(self) -> None:
         """Begin; may be called once."""
-        self._connection = sqlite.connect(self._uri)
+        # With a stand-in for a collation, sound indexes would look damaged.
+        self._connection = sqlite.connect(self._uri, stand_ins=False)
         self._thread.start()
         self.started = True
 
     def _run(self) -> None:
         try:
-            self._problems = snapshot.integrity_problems(self._connection)
+            self._problems = snapshot.integrity_problems(self._connection, self.unchecked)
         except apsw.Error as error:
             self._error = error
 

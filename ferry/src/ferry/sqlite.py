@@ -39,15 +39,30 @@ class _Patience:
         return time.monotonic() < self._deadline
 
 
-def connect(uri: str) -> apsw.Connection:
+BUILT_IN_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")
+
+
+def _stand_in(connection: apsw.Connection, name: str) -> None:
+    """Give an application's collation a stand-in that compares bytes, so that SQL can be prepared.
+
+    An index that was built by the true one is in another order: what looks something up by such a
+    column has to say COLLATE BINARY.
+    """
+    connection.create_collation(name, lambda left, right: (left > right) - (left < right))
+
+
+def connect(uri: str, *, stand_ins: bool = True) -> apsw.Connection:
     """Open a connection to a ``file:`` URI (or ``:memory:``); raises apsw.Error.
 
-    Read-only files are said so by the URI. SQL can use ``ieee754_to_blob``.
+    Read-only files are said so by the URI. SQL can use ``ieee754_to_blob``. Collations that only
+    the application defines get ``stand_ins``.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(uri, flags=flags)
     connection.set_busy_handler(_Patience())
     apsw.sqlite_extra.load(connection, "ieee754")
+    if stand_ins:
+        connection.collation_needed(_stand_in)
     return connection
 
 

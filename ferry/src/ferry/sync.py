@@ -79,6 +79,10 @@ def workbench(new_uri: str, base_uri: str | None) -> Iterator[apsw.Connection]:
         connection.close()
 
 
+def _rows_of(database: str, part: str = "rows") -> str:
+    return quote_name(f"ferry {part} of {database}")
+
+
 def _key_of(table: Table) -> tuple[str, ...]:
     return table.primary_key.columns if table.primary_key else ()
 
@@ -147,6 +151,7 @@ class Delta:
         if not key:
             return self.from_target(table)
         new, base = self._candidates(table)
+        columns = ", ".join(f"n.{quote_name(column.name)}" for column in table.columns)
         self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
         first = quote_name(key[0])
         # BINARY: a column's own collation would take 'a' and 'A' for the same.
@@ -155,7 +160,7 @@ class Delta:
             for column in table.columns
         )
         self.bench.execute(
-            f"CREATE TEMP TABLE {name} AS SELECT n.* FROM {new} n "
+            f"CREATE TEMP TABLE {name} AS SELECT {columns} FROM {new} n "
             f"LEFT JOIN {base} b ON {proof.same_key(key, 'n', 'b')} "
             f"WHERE b.{first} IS NULL OR {differs}"
         )
@@ -178,7 +183,9 @@ class Delta:
         sides = self.sides(table)
         delta.carried = sides.sqlite_total(self.bench)
         delta.total = base_total.plus(delta.carried)
-        delta.total = delta.total.minus(self._total_of_base_rows(table, sides, delta.keys))
+        delta.total = delta.total.minus(self._total_of_base_rows(table, sides, base, delta.keys))
+        for database in ("new", "base"):
+            self.bench.execute(f"DROP TABLE IF EXISTS temp.{_rows_of(database)}")
         return delta
 
     def _candidates(self, table: Table) -> tuple[str, str]:
@@ -188,18 +195,39 @@ class Delta:
         row = row_name(table)
         # Before a view of rules all rows count: what it shows of one may depend on another.
         plain = places == tuple(f"{database}.{quote_name(table.name)}" for database in databases)
-        if self.differing is None or row is None or not plain:
+        if not plain:
+            return tuple(
+                self._write_down(database, place, table, _key_of(table))
+                for database, place in zip(databases, places, strict=True)
+            )
+        if self.differing is None or row is None:
             return places
         ranges = self.differing.rowids(table.name)
         if ranges is None:
             return places
         return tuple(
-            pages.put_candidates(self.bench, database, table.name, row, ranges)
-            for database in databases
+            pages.put_candidates(self.bench, database, table, row, ranges) for database in databases
         )
 
+    def _write_down(self, database: str, place: str, table: Table, identity: Sequence[str]) -> str:
+        """Write down what a view of rules shows of a table, and index it; returns the place.
+
+        A join with the view itself would compute every key anew for every row of the other side.
+        """
+        rows = _rows_of(database)
+        names = [column.name for column in table.columns]
+        names += [name for name in identity if name not in names]  # the rowid
+        columns, key = (", ".join(map(quote_name, part)) for part in (names, identity))
+        self.bench.execute(f"CREATE TEMP TABLE {rows} AS SELECT {columns} FROM {place}")
+        self.bench.execute(f"CREATE INDEX temp.{_rows_of(database, 'key')} ON {rows} ({key})")
+        return f"temp.{rows}"
+
     def _total_of_base_rows(
-        self, table: Table, sides: proof.TableSides, keys: Sequence[tuple[Any, ...]]
+        self,
+        table: Table,
+        sides: proof.TableSides,
+        base: str,
+        keys: Sequence[tuple[Any, ...]],
     ) -> proof.Total:
         """Hash the rows as they were: a temporary table stands in for them for a moment."""
         if not keys:
@@ -215,9 +243,10 @@ class Delta:
             f"b.{quote_name(column)} = k.k{number} COLLATE BINARY"
             for number, column in enumerate(columns)
         )
+        wanted = ", ".join(f"b.{quote_name(column.name)}" for column in table.columns)
         self.bench.execute(
-            f"CREATE TEMP TABLE {name} AS SELECT b.* FROM temp.ferry_keys k "
-            f"CROSS JOIN {self.place('base', table.name)} b ON {on}"
+            f"CREATE TEMP TABLE {name} AS SELECT {wanted} FROM temp.ferry_keys k "
+            f"CROSS JOIN {base} b ON {on}"
         )
         total = sides.sqlite_total(self.bench)
         self.bench.execute(f"DROP TABLE temp.{name}")
@@ -234,9 +263,10 @@ class Delta:
         found = proof.find_differences(self.bench, self.target, sides)
         delta.total = found.total
         name, new = quote_name(table.name), self.place("new", table.name)
+        columns = ", ".join(f"n.{quote_name(column.name)}" for column in table.columns)
         if not found.only_sqlite and not found.only_postgres:
             self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
-            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {new} LIMIT 0")
+            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT {columns} FROM {new} n LIMIT 0")
             return delta
         keys = self._put_rows(table, sides, dict(found.only_sqlite))
         remote = proof.rows_of_hashes(self.target, sides, found.only_postgres)
@@ -268,9 +298,13 @@ class Delta:
                     f"INSERT INTO temp.ferry_keys VALUES ({marks})", values[: len(identity)]
                 )
                 keys.add(tuple(map(str, values[len(identity) :])))
+        rows = new
+        if new.startswith("temp.") and identity is not columns:
+            rows = self._write_down("new", new, table, identity)
         self.bench.execute(f"DROP VIEW IF EXISTS temp.{name}")
+        every = ", ".join(f"n.{quote_name(column)}" for column in columns)
         if identity is columns:
-            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {new} LIMIT 0")
+            self.bench.execute(f"CREATE TEMP TABLE {name} AS SELECT {every} FROM {new} n LIMIT 0")
             own = ", ".join(map(quote_name, columns))
             self.bench.execute(f"INSERT INTO temp.{name} ({own}) SELECT * FROM temp.ferry_keys")
         else:
@@ -279,9 +313,10 @@ class Delta:
                 for number, column in enumerate(identity)
             )
             self.bench.execute(
-                f"CREATE TEMP TABLE {name} AS SELECT n.* FROM temp.ferry_keys k "
-                f"CROSS JOIN {new} n ON {on}"
+                f"CREATE TEMP TABLE {name} AS SELECT {every} FROM temp.ferry_keys k "
+                f"CROSS JOIN {rows} n ON {on}"
             )
+        self.bench.execute(f"DROP TABLE IF EXISTS temp.{_rows_of('new')}")
         self.bench.execute("DROP TABLE temp.ferry_keys")
         return keys
 
