@@ -68,7 +68,7 @@ _NO_DAMAGE = re.compile(
 # What a database refers to and only the program that made it defines.
 _OF_THE_APPLICATION = re.compile(
     r"no such (collation sequence|function|module|tokenizer)|unknown (function|tokenizer)"
-    r"|error in tokenizer constructor|vtable constructor failed",
+    r"|error in tokenizer constructor|vtable constructor failed|SQL logic error",
     re.IGNORECASE,
 )
 
