@@ -235,6 +235,22 @@ def test_trees_are_data(there_and_back, tmp_path, kind):
     assert rows_of(back, "r", "rowid, *") == rows_of(path, "r", "rowid, *")
 
 
+def test_columns_of_a_tree_can_be_renamed(there_and_back, tmp_path):
+    path, back, *_ = there_and_back(
+        made(
+            tmp_path,
+            "CREATE VIRTUAL TABLE idx USING rtree(pkid, xmin, xmax, ymin, ymax);"
+            "INSERT INTO idx VALUES (1, 0.1, 0.2, 0.3, 0.4), (2, -1, 1, -2, 2)",
+        ),
+        rules='[[rename]]\ntable = "idx"\ncolumn = "xmin"\nto = "x_min"\n'
+        '[[rename]]\ntable = "idx"\ncolumn = "xmax"\nto = "x_max"\n'
+        '[[rename]]\ntable = "idx"\nto = "places"\n',
+        sql="INSERT INTO places VALUES (7, 1, 1, 1, 1)",
+    )
+    assert declared_in(back) == declared_in(path)
+    assert rows_of(back, "idx") == [*rows_of(path, "idx"), (7, 1.0, 1.0, 1.0, 1.0)]
+
+
 def test_changed_texts_are_synced(ferry, make_sqlite, database, tmp_path):
     path = make_sqlite(
         "CREATE VIRTUAL TABLE d USING fts5(a); INSERT INTO d(rowid, a) VALUES (5, 'x'), (9, 'y')"
@@ -375,11 +391,14 @@ def test_doubles_beside_a_text_come_back_bit_by_bit(there_and_back, make_sqlite,
     assert rows_of(back, "t WHERE id > 90", "x") == [(7.5,), (12.0,), (100.0,)]
 
 
-def test_every_class_comes_back_in_a_column_without_a_type(there_and_back, make_sqlite):
+@pytest.mark.parametrize(("declared", "strict"), [("", ""), ("ANY", "STRICT")])
+def test_every_class_comes_back_in_a_column_without_a_type(
+    there_and_back, make_sqlite, declared, strict
+):
     values = [5, "5", 5.0, "5.0", 1 / 3, repr(1 / 3), "word", b"word", b"", "", None, 2**63 - 1,
               str(2**63), -0.0, "-0", "nan", "1e5", 1e5, 1e16, "00"]  # fmt: skip
     path = make_sqlite(
-        "CREATE TABLE t (id TEXT PRIMARY KEY, x, y BLOB)",
+        f"CREATE TABLE t (id TEXT PRIMARY KEY, x {declared}, y BLOB) {strict}",
         *(
             ("INSERT INTO t VALUES (?, ?, ?)", (f"k{number}", value, None))
             for number, value in enumerate(values)

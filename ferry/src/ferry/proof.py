@@ -242,7 +242,8 @@ def text_forms(
             declared = column.declared.upper()
             if category != "text":
                 continue
-            if not declared or ("BLOB" in declared and "INT" not in declared):
+            plain = not declared or (table.strict and declared == "ANY")
+            if plain or ("BLOB" in declared and "INT" not in declared):
                 if shapes.get((table.name, column.name), {}).keys() - {"text"}:
                     forms[table.name, column.name] = "any class"
             elif "INT" in declared or not any(w in declared for w in ("CHAR", "CLOB", "TEXT")):

@@ -275,9 +275,11 @@ def _number(value: Any) -> int | float:
     return number
 
 
-def _text_writer(column: Column, shapes: dict[str, int]) -> Callable[[Any, str | None], Any] | None:
+def _text_writer(
+    table: Table, column: Column, shapes: dict[str, int]
+) -> Callable[[Any, str | None], Any] | None:
     """Return what turns the text of a column into what SQLite had there, None if it stays."""
-    affinity = storage.has_numeric_affinity(column.declared)
+    affinity = storage.has_numeric_affinity(column.declared, strict=table.strict)
     if affinity is False or (affinity is None and shapes.keys() <= {"text"}):
         return None
 
@@ -448,8 +450,7 @@ class _Writer:
                     table.name,
                     "it is as it was when it was copied; if its texts have changed since, the "
                     "program has to build it again",
-                    f"INSERT INTO {quote_name(table.name)} ({quote_name(table.name)}) "
-                    "VALUES ('rebuild')",
+                    table.sql,
                 )
             )
 
@@ -598,7 +599,7 @@ class _Writer:
             elif kind == "numeric":
                 writers.append((position, lambda value, _: _number(value)))
                 continue
-            elif kind not in _SELECT and (write := _text_writer(table.column(name), shapes)):
+            elif kind not in _SELECT and (write := _text_writer(table, table.column(name), shapes)):
                 writers.append(
                     (
                         position,

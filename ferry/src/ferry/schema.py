@@ -120,6 +120,7 @@ class Table:
     sequence: int | None = None  # from sqlite_sequence
     origin: str = ""  # the name in SQLite, where a rule gives another one
     virtual: bool = False  # its rows are read through SQLite's module; one column is the rowid
+    strict: bool = False  # each value has its column's class, or any class under ANY
 
     @property
     def original(self) -> str:
@@ -495,6 +496,7 @@ def _read_table(
         checks=tuple(declared.checks),
         autoincrement=declared.autoincrement,
         sequence=_sequence(connection, name),
+        strict=_is_strict(connection, name),
     )
 
 
@@ -532,6 +534,13 @@ def _without_columns(index: Index, gone: set[str]) -> Index:
         replace(part, column=None) if part.column in gone else part for part in index.parts
     )
     return replace(index, parts=parts)
+
+
+def _is_strict(connection: apsw.Connection, table: str) -> bool:
+    (strict,) = connection.execute(
+        "SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ?", (table,)
+    ).fetchone()
+    return bool(strict)
 
 
 def _declared_type(kind: str, hidden: int) -> str:

@@ -31,12 +31,14 @@ _NUMBER = re.compile(
 )
 
 
-def has_numeric_affinity(declared: str) -> bool | None:
+def has_numeric_affinity(declared: str, *, strict: bool) -> bool | None:
     """Tell whether SQLite turns text into numbers in a column; None if it changes nothing.
 
-    See https://www.sqlite.org/datatype3.html, section 3.1.
+    See https://www.sqlite.org/datatype3.html, section 3.1, and stricttables.html.
     """
     name = declared.upper()
+    if strict and name == "ANY":
+        return None
     if "INT" in name:
         return True
     if any(part in name for part in ("CHAR", "CLOB", "TEXT")):
