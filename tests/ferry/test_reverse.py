@@ -274,3 +274,99 @@ def test_spellings_that_cannot_be_kept_are_counted(ferry, make_sqlite, database)
     run = ferry("copy", path, database.dsn)
     assert run.code == 0, run
     assert "1 of them would come back from `reverse` in the usual one" in str(run.report)
+
+
+def test_as_a_difference_to_the_moved_file(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE n (id INTEGER PRIMARY KEY AUTOINCREMENT, at TIMESTAMP, a TEXT UNIQUE);"
+        "CREATE TABLE k (name TEXT COLLATE NOCASE, part INTEGER, v REAL, PRIMARY KEY (name, part));"
+        "CREATE TABLE quiet (x INTEGER); CREATE TABLE log (x INTEGER PRIMARY KEY);"
+        "CREATE INDEX i ON n (at); CREATE VIRTUAL TABLE d USING fts5(t);"
+        "CREATE VIRTUAL TABLE f USING fts5(a, content='n', content_rowid='id');"
+        "INSERT INTO n (at, a) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c "
+        "LIMIT 5000) SELECT iif(i % 2, '2024-01-01T10:00:00', '2024-01-01 10:00'), 'a' || i FROM c;"
+        "INSERT INTO k VALUES ('a', 1, 0.1), ('B', 1, 1.0 / 3), ('c', 2, NULL);"
+        "INSERT INTO quiet VALUES (1), (1); INSERT INTO d VALUES ('one'), ('two');"
+        "INSERT INTO f(f) VALUES ('rebuild'); PRAGMA user_version = 9;"
+        "CREATE TRIGGER tr AFTER INSERT ON n BEGIN INSERT INTO log (x) VALUES (new.id); END"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    with database.connect() as connection:
+        connection.execute(
+            "DELETE FROM n WHERE id IN (1, 2047, 2048, 5000);"
+            "UPDATE n SET a = 'changed' WHERE id = 3000;"
+            "UPDATE n SET a = 'swap' WHERE id = 10; UPDATE n SET a = 'a10' WHERE id = 11;"
+            "INSERT INTO n (at, a) VALUES ('2025-01-01 00:00:00', 'new'), (NULL, 'a5000');"
+            "UPDATE k SET v = v * 3 WHERE name = 'B'; UPDATE k SET part = 7 WHERE name = 'a';"
+            "INSERT INTO k VALUES ('b', 2, 0.5); DELETE FROM k WHERE name = 'c';"
+            "UPDATE d SET t = 'three' WHERE rowid = 2"
+        )
+    files = {}
+    for name, options in (("whole", []), ("difference", ["--base", path])):
+        files[name] = tmp_path / f"{name}.db"
+        run = ferry("reverse", database.dsn, files[name], *options)
+        assert run.code == 0, run
+    assert "written anew" not in run.out
+    assert run.report["base"]["path"] == str(path)
+    assert run.report["timings"].keys() >= {"compare", "write", "try"}
+    changes = {table["name"]: table["since_baseline"] for table in run.report["tables"]}
+    counts = {n: (c["new"], c["changed"], c["deleted"]) for n, c in changes.items()}
+    assert counts == {"n": (2, 3, 4), "k": (2, 1, 2), "quiet": (0, 0, 0), "log": (0, 0, 0),
+                      "d": (0, 1, 0)}  # fmt: skip
+    assert any("nobody has written to" in line for line in run.report["not_compared"])
+
+    def contents(name):
+        connection = sqlite3.connect(files[name])
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA user_version").fetchone() == (9,)
+        found = connection.execute("SELECT rowid FROM f WHERE f MATCH 'changed OR new OR a5000'")
+        rows = [sorted(found.fetchall())]
+        for table in ("n", "k", "quiet", "log", "d", "sqlite_sequence"):
+            read = connection.execute(f"SELECT * FROM {table}").fetchall()
+            rows.append(sorted(map(repr, read)))
+        return rows
+
+    assert contents("difference") == contents("whole")
+    # Rows that nobody has changed are as they were, also where two spellings were forgotten.
+    assert ferry("verify", files["difference"], database.dsn).code == 0
+
+
+@pytest.mark.parametrize("what", ["another file", "columns", "tables", "versions", "no key"])
+def test_where_a_difference_does_not_tell_everything_is_written(
+    ferry, make_sqlite, database, tmp_path, what
+):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); CREATE TABLE loose (a INTEGER);"
+        "INSERT INTO t VALUES (1, 'x'), (2, 'y'); INSERT INTO loose VALUES (1)"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    statement = {
+        "another file": "UPDATE t SET a = 'z' WHERE id = 1",
+        "columns": "ALTER TABLE t ADD COLUMN b text",
+        "tables": "CREATE TABLE more (id bigint PRIMARY KEY)",
+        "versions": "CREATE TABLE o AS TABLE t; DROP TABLE t; ALTER TABLE o RENAME TO t",
+        "no key": "INSERT INTO loose VALUES (2)",
+    }[what]
+    with database.connect() as connection:
+        connection.execute(statement)
+    if what == "another file":
+        sqlite3.connect(path, isolation_level=None).execute("UPDATE t SET a = 'q' WHERE id = 2")
+    back = tmp_path / "back.db"
+    run = ferry("reverse", database.dsn, back, "--base", path)
+    assert run.code == 0, run
+    assert "everything is written anew" in run.out
+    rows = sqlite3.connect(back).execute("SELECT id, a FROM t ORDER BY 1").fetchall()
+    assert rows == [(1, "z" if what == "another file" else "x"), (2, "y")]
+
+
+def test_a_difference_that_sqlite_cannot_hold_is_found(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n NUMERIC); INSERT INTO t VALUES (1, 1.5)"
+    )
+    assert ferry("copy", path, database.dsn).code == 0
+    with database.connect() as connection:
+        connection.execute("INSERT INTO t VALUES (2, 0.1234567890123456789012345)")
+    run = ferry("reverse", database.dsn, tmp_path / "back.db", "--base", path)
+    assert run.code == 4, run
+    assert "id 2" in run.err
+    assert not (tmp_path / "back.db").exists()

@@ -258,8 +258,8 @@ def reverse(
         typer.Option(
             "--base",
             metavar="SNAPSHOT",
-            help="The file that was moved: tells what is new, changed or gone also where there are "
-            "more rows than the baseline holds. It is read as a whole.",
+            help="The file that was moved: only what was written since then is changed in a copy "
+            "of it, where PostgreSQL's row versions tell. It is only read.",
         ),
     ] = None,
     schema: Namespace = "public",
@@ -268,7 +268,8 @@ def reverse(
     """Write PostgreSQL's present contents into a new SQLite file, and prove that they are equal.
 
     The file has the original's schema (its own DDL), booleans as 0/1 and times in the format that
-    each column had, so that the old program runs on it. Without a baseline the schema comes from
+    each column had, so that the old program runs on it; and what there was beside rows, or it is
+    named. Without a baseline the schema comes from
     the comments that `copy` left on the tables. The file appears complete and proven, or not at
     all; PostgreSQL is only read.
     """

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from ferry import (
     audit,
     database,
     ddl,
+    difference,
     existing,
     load,
     pages,
@@ -30,6 +32,7 @@ from ferry import (
     versions,
 )
 from ferry.census import Census, Hazard, note_shapes, take_census
+from ferry.difference import NoDifferenceError
 from ferry.errors import DifferentError, RefusedError, UsageError
 from ferry.keys import find_equal_keys
 from ferry.names import NameHazard, find_name_hazards
@@ -41,7 +44,7 @@ from ferry.source import Source, lies_alone, open_sqlite
 from ferry.types import declared_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import apsw
     import psycopg
@@ -712,6 +715,10 @@ class Journey:
                     f"the schema {namespace} of the database {target.info.dbname} has no tables",
                     "check the database and --schema NAME",
                 )
+            if base is not None:
+                lost = self._reverse_difference(partial, path, target, namespace, memory, base)
+                if lost is not None:
+                    return self._end_reverse(path, lost)
             with self.stage("write"), self.screen.rows_progress({}) as advance:
                 result = reverse.write(partial, target, namespace, memory, advance)
             for line in result.missing:
@@ -741,12 +748,83 @@ class Journey:
                         "what is new, changed or gone since the baseline is not counted: it does "
                         f"not hold more than {MAX_ROWS} rows; --base FILE counts them"
                     )
+        return self._end_reverse(path, lost)
+
+    def _end_reverse(self, path: str, lost: list[NotCarried]) -> str:
         self.show_not_carried()
         self.screen.say(
             f"written and proven: {path}"
             + (f", but {len(lost)} things named above did not come back" if lost else "")
         )
         return "written"
+
+    def _reverse_difference(
+        self,
+        partial: Path,
+        path: str,
+        target: psycopg.Connection,
+        namespace: str,
+        memory: reverse.Memory,
+        base: str,
+    ) -> list[NotCarried] | None:
+        """Carry what has changed into a copy of the file that was moved; see `difference`.
+
+        Returns what did not come back; None where everything has to be written, and ``partial`` is
+        empty then.
+        """
+        try:
+            with self.stage("compare"), open_sqlite(base, check=False, hashed=False) as old:
+                proofs = self._proofs_against_one_file(target, namespace, base)
+                schema = read_schema(old.connection)
+                if proofs.keys() != {table.name for table in schema.tables}:
+                    raise NoDifferenceError("tables have come or gone")
+                items = difference.find(target, old.connection, schema, namespace, proofs)
+                size = old.size
+            with self.stage("write"), self.screen.rows_progress({}) as advance:
+                digest = difference.copy_file(Path(base), partial)
+                if any(kept["source"] != digest for kept in proofs.values()):
+                    raise NoDifferenceError(
+                        "it is not the file that the database was proven against"
+                    )
+                result, entries = reverse.change(partial, target, namespace, memory, items, advance)
+            if not all(entry.equal for entry in entries):
+                raise NoDifferenceError("the sums are not those of the database")
+        except NoDifferenceError as error:
+            self.screen.say(f"everything is written anew, not {base} changed: {error}")
+            os.truncate(partial, 0)
+            return None
+        self.report.data["base"] = {"path": base, "size": size, "sha256": digest}
+        with self.stage("try"):
+            lost = [*result.lost, *_try_out(partial, memory.database)]
+        self.report.not_carried(lost)
+        digest = snapshot.sha256(str(partial))
+        with open_sqlite(str(partial), check=False, hashed=False) as source:
+            self.report.target({**source.describe(), "path": path, "sha256": digest})
+        unseen = [(item, item.before.rows - len(item.gone)) for item in items]
+        self._show_proof(
+            proof.Proof(
+                entries,
+                not_compared=[_not_hashed(item.table.name, rows) for item, rows in unseen if rows],
+            )
+        )
+        self._show_changes((item.table.name, item.changes()) for item in items)
+        return lost
+
+    def _proofs_against_one_file(
+        self, target: psycopg.Connection, namespace: str, base: str
+    ) -> dict[str, dict[str, Any]]:
+        """Return what the tables' comments say about their last proof.
+
+        Raises NoDifferenceError unless it was one file's, without rules.
+        """
+        if not lies_alone(base):
+            raise NoDifferenceError("a program has it open, or left a log beside it")
+        memories = ddl.read_memories(target, namespace)
+        proofs = {name: kept.get("proof", {}) for name, kept in memories.items()}
+        rules = self._rules_digest()  # of none
+        if not all(kept.get("source") and kept["rules"] == rules for kept in proofs.values()):
+            raise NoDifferenceError("the database was filled by rules, or by somebody else")
+        return proofs
 
     def audit_sql(self, paths: list[str], dsn: str, exclude: Sequence[str] = ()) -> str:
         """Let PostgreSQL judge the SQL in a program's sources; raises RefusedError if any fails."""
@@ -797,9 +875,8 @@ class Journey:
         moved: _Moved | None,
     ) -> None:
         """Say which rows are new, changed or gone since the baseline."""
-        shown = []
+        found = []
         for table in schema.tables:
-            entry = self.report.table(table.name)
             kinds = {name: kind for name, (kind, _) in columns.get(table.name, {}).items()}
             if table.name in memory.rows and kinds:
                 changes = proof.changes_since(memory.rows[table.name], written, table, kinds)
@@ -811,8 +888,14 @@ class Journey:
             else:
                 self._warn(f"{table.name}: the baseline does not know its rows")
                 continue
-            entry["since_baseline"] = dataclasses.asdict(changes)
-            shown.append((table.name, changes.new, changes.changed, changes.deleted))
+            found.append((table.name, changes))
+        self._show_changes(found)
+
+    def _show_changes(self, found: Iterable[tuple[str, Changes]]) -> None:
+        shown = []
+        for name, changes in found:
+            self.report.table(name)["since_baseline"] = dataclasses.asdict(changes)
+            shown.append((name, changes.new, changes.changed, changes.deleted))
         self.screen.grid(("since the baseline", "new", "changed", "deleted"), shown)
 
     def _warn(self, text: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 from psycopg import sql
 
-from ferry import database, ddl, snapshot, sqlite, storage, virtual
+from ferry import database, ddl, difference, snapshot, sqlite, storage, virtual
 from ferry.census import row_name
 from ferry.database import Database
 from ferry.errors import RefusedError, UsageError
@@ -29,9 +29,12 @@ from ferry.types import TRUE_WORDS
 from ferry.virtual import Keeps, VirtualTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import psycopg
+
+    from ferry.difference import TableDifference
+    from ferry.proof import TableProof
 
 _FETCH = 5000  # rows per round trip
 
@@ -323,12 +326,12 @@ class _Writer:
         self.progress = progress
         self.remote, self.keys = _remote_tables(target, namespace)
         self.renaming = Renaming(memory.rules().renames)
-        self.stand_ins = sqlite.StandIns(out)
         self.virtual = {table.name: table for table in memory.database.virtual}
         self.lost: list[NotCarried] = []
 
     def write(self) -> Result:
         result = Result(lost=self.lost)
+        self.stand_ins = sqlite.StandIns(self.out)
         late: list[str] = []
         database.begin_file(self.out, self.memory.database)
         self.out.execute("BEGIN")
@@ -521,7 +524,27 @@ class _Writer:
                 )
                 result.added_columns.append(f"{table.name}.{column.name}")
 
-    def _fill(self, table: Table, result: Result) -> int:
+    def change(self, items: Sequence[TableDifference]) -> Result:
+        """Carry what has changed into a copy of the file that was moved."""
+        result = Result(lost=self.lost)
+        self.out.execute("BEGIN")
+        tables = {table.name: table for table in self._read_schema().tables}
+        touched = [item for item in items if item.touched]
+        for item in touched:
+            difference.delete_gone(self.out, item)
+        for item in touched:
+            if item.new_rows:
+                self._fill(tables[item.table.name], result, item)
+        for item in items:
+            result.rows[item.table.name] = item.rows
+            self._set_sequence(tables[item.table.name])
+        for table in self.virtual.values() if touched else ():
+            if table.keeps == Keeps.INDEX:
+                self._settle_virtual(table, [])
+        return result
+
+    def _fill(self, table: Table, result: Result, item: TableDifference | None = None) -> int:
+        """Write a table's rows; of ``item``, if it is given, those that are new."""
         remote = {column.name: column for column in self.remote[table.name]}
         names = []
         for column in table.columns:
@@ -547,6 +570,10 @@ class _Writer:
             f"INSERT INTO {quote_name(table.original)} ({own}) "
             f"VALUES ({', '.join('?' * len(names))})"
         )
+        where, parameters = "", ()
+        if item is not None:
+            where, parameters = " WHERE xmin <> ALL (%s::xid[])", (item.writers,)
+        key_places = [names.index(name) for name in key]
         key_type = remote[key[0]].type_name if len(key) == 1 else ""
         writers = self._writers(table, names, remote, key_type)
         place_of_key = names.index(key[0]) if len(key) == 1 else None
@@ -556,13 +583,18 @@ class _Writer:
             nonlocal count
             with self.target.cursor(name="ferry_reverse") as cursor:
                 cursor.itersize = _FETCH
-                cursor.execute(sql.SQL(f"SELECT {wanted} FROM {place}{order}"))
+                query = f"SELECT {wanted} FROM {place}"
+                if parameters:
+                    query = query.replace("%", "%%")
+                cursor.execute(sql.SQL(f"{query}{where}{order}"), parameters or None)
                 for row in cursor:
                     values = list(row)
                     identity = values[place_of_key] if place_of_key is not None else None
                     for position, convert in writers:
                         if values[position] is not None:
                             values[position] = convert(values[position], identity)
+                    if item is not None:
+                        item.came.append(tuple(values[position] for position in key_places))
                     count += 1
                     if count % _FETCH == 0:
                         self.progress(table.name, _FETCH)
@@ -687,7 +719,45 @@ def write(
         out.execute("PRAGMA journal_mode = OFF")
         out.execute("PRAGMA synchronous = OFF")
         return _Writer(out, target, namespace, memory, progress).write()
+    except apsw.ConstraintError as error:
+        raise RefusedError(
+            f"SQLite does not take PostgreSQL's rows: {error}",
+            "they break an index of the original's; correct them in PostgreSQL",
+        ) from error
     except (apsw.SQLError, apsw.FullError, apsw.IOError) as error:
+        raise RefusedError(f"SQLite cannot write {path}: {error}") from error
+    finally:
+        out.close()
+
+
+def change(
+    path: Path,
+    target: psycopg.Connection,
+    namespace: str,
+    memory: Memory,
+    items: Sequence[TableDifference],
+    progress: Callable[[str, int], None],
+) -> tuple[Result, list[TableProof]]:
+    """Carry what has changed into ``path``, a copy of the file that was moved, and prove it.
+
+    Raises NoDifferenceError where that takes what only the program has.
+    """
+    out = sqlite.connect(str(path.absolute()))
+    try:
+        out.execute("PRAGMA journal_mode = DELETE")
+        out.execute("PRAGMA journal_mode = OFF")
+        out.execute("PRAGMA synchronous = OFF")
+        # The rows that triggers wrote are in PostgreSQL too, if they ran there.
+        out.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+        result = _Writer(out, target, namespace, memory, progress).change(items)
+        if result.lost:
+            raise difference.NoDifferenceError(result.lost[0].reason)
+        proofs = [difference.judge(out, target, item) for item in items]
+        out.execute("COMMIT")
+        return result, proofs
+    except apsw.SQLError as error:  # a function, a collation or a module of the program
+        raise difference.NoDifferenceError(str(error)) from error
+    except (apsw.FullError, apsw.IOError) as error:
         raise RefusedError(f"SQLite cannot write {path}: {error}") from error
     finally:
         out.close()

@@ -7,7 +7,7 @@ and compared; nor is a function, a collation or a module that only the program h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import apsw
 
@@ -127,15 +127,13 @@ def _write_once(connection: apsw.Connection, name: str, verbs: Sequence[str]) ->
     if not columns:
         return {}
     wanted = ", ".join(columns)
-    row = connection.execute(f"SELECT {wanted} FROM {place} LIMIT 1").fetchone()
-    if row is None:
-        return {}
     key = _key(connection, name)
     if key is None:
         return {}
-    values: tuple[Any, ...] = connection.execute(
-        f"SELECT {', '.join(key)} FROM {place} LIMIT 1"
-    ).fetchone()
+    found = connection.execute(f"SELECT {', '.join(key)}, {wanted} FROM {place} LIMIT 1").fetchone()
+    if found is None:
+        return {}
+    values, row = found[: len(key)], found[len(key) :]
     here = " AND ".join(f"{column} IS ?{number}" for number, column in enumerate(key, 1))
     changes = ", ".join(f"{column} = {column}" for column in columns)
     marks = ", ".join("?" * len(columns))

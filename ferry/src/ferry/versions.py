@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ferry.proof import TableSides
 
 _MAX_WRITERS = 100  # of a table's rows, beside this transaction
-_ROUND = 2**32  # transactions until xmin, which has 32 bits, comes round
+ROUND = 2**32  # transactions until xmin, which has 32 bits, comes round
 
 # Of the rows that this transaction has written.
 OWN = "WHERE xmin = pg_current_xact_id()::xid"
@@ -69,7 +69,7 @@ class Written:
         """
         if (self.table, self.columns) != (known.table, known.columns):
             return None
-        if any(not 0 <= self.current - writer < _ROUND // 2 for writer in known.writers):
+        if any(not 0 <= self.current - writer < ROUND // 2 for writer in known.writers):
             return None
         if self.rows.keys() - {*known.writers, self.current}:
             return None
@@ -84,8 +84,29 @@ def look(target: psycopg.Connection, sides: TableSides) -> Written:
         f"GROUP BY xmin LIMIT {_MAX_WRITERS + 2}"
     )
     # The last time that the counter showed this.
-    rows = {current - (current - number) % _ROUND: count for number, count in counts}
+    rows = {current - (current - number) % ROUND: count for number, count in counts}
     return Written(table, columns, current, rows)
+
+
+def are_current(target: psycopg.Connection, sides: TableSides, known: Versions) -> bool:
+    """Tell whether ``xmin`` still means what it meant: the same table, and numbers not too old.
+
+    Unlike the others it needs no transaction number of its own, so it can be asked in one that
+    only reads.
+    """
+    rows = target.execute(
+        "SELECT attname, attnum FROM pg_attribute "
+        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        (sides.place,),
+    ).fetchall()
+    numbers = dict(rows)
+    table, current = target.execute(
+        "SELECT %s::regclass::oid, pg_snapshot_xmax(pg_current_snapshot())::text::bigint",
+        (sides.place,),
+    ).fetchone()
+    if (table, [numbers[name] for name in sides.names]) != (known.table, known.columns):
+        return False
+    return all(0 < current - writer < ROUND // 2 for writer in known.writers)
 
 
 def _identity(target: psycopg.Connection, sides: TableSides) -> tuple[int, list[int], int]:
