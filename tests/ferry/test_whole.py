@@ -106,6 +106,21 @@ def test_settings_follow_the_report_and_a_sync(ferry, make_sqlite, database, tmp
     assert settings_of(older)["user_version"] == 1
 
 
+def test_what_is_not_known_is_said_and_read_from_the_moved_file(
+    ferry, make_sqlite, database, tmp_path
+):
+    path = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); PRAGMA user_version = 5")
+    assert ferry("copy", path, database.dsn).code == 0
+    with database.connect() as connection:
+        connection.execute("COMMENT ON TABLE t IS NULL")
+    run = ferry("reverse", database.dsn, tmp_path / "bare.db")
+    assert run.code == 0, run
+    assert "user_version" in run.err
+    run = ferry("reverse", database.dsn, tmp_path / "back.db", "--base", path)
+    assert run.code == 0, run
+    assert settings_of(tmp_path / "back.db") == settings_of(path)
+
+
 @pytest.mark.parametrize("samples", [True, False])
 def test_statistics_come_back(there_and_back, make_sqlite, samples):
     path = make_sqlite(
@@ -409,3 +424,40 @@ def test_every_class_comes_back_in_a_column_without_a_type(
     assert list(map(repr, rows_of(back, "t", wanted))) == list(
         map(repr, rows_of(path, "t", wanted))
     )
+
+
+def test_indexes_over_functions_of_the_program_are_named(there_and_back, tmp_path):
+    path = tmp_path / "own.db"
+    connection = program(path)
+    connection.execute(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); CREATE INDEX plain ON t (a);"
+        "CREATE UNIQUE INDEX over ON t (own(a)); INSERT INTO t VALUES (1, 'x'), (2, 'y')"
+    )
+    connection.close()
+    path, back, copied, run = there_and_back(path)
+    assert "over" in not_carried(copied, "index")
+    assert "no such function: own" in not_carried(run, "index")["over"]
+    assert [item for item in declared_in(path) if item not in declared_in(back)] == [
+        ("index", "over", "CREATE UNIQUE INDEX over ON t (own(a))")
+    ]
+    program(back).execute(run.report["not_carried"][0]["sql"])
+    assert declared_in(back) == declared_in(path)
+
+
+def test_stored_columns_of_functions_of_the_program(there_and_back, tmp_path):
+    path = tmp_path / "own.db"
+    connection = program(path)
+    connection.execute(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT AS (a || '!') VIRTUAL, a TEXT,"
+        "b TEXT GENERATED ALWAYS AS (own(a)) STORED NOT NULL, c TEXT, d AS (length(a)) STORED,"
+        "CHECK (own(c) <> '')); CREATE INDEX i ON t (b);"
+        "INSERT INTO t (a, c) VALUES ('x', 'p'), ('yy', 'q')"
+    )
+    connection.close()
+    path, back, *_ = there_and_back(path, sql="UPDATE t SET c = 'r' WHERE id = 2")
+    assert declared_in(back) == declared_in(path)
+    own = program(back)
+    assert own.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert own.execute("SELECT * FROM t").fetchall() == [
+        (1, "x!", "x", "X", "p", 1), (2, "yy!", "yy", "YY", "r", 2)
+    ]  # fmt: skip

@@ -24,7 +24,15 @@ from ferry.errors import RefusedError, UsageError
 from ferry.names import Rename, Renaming, renames_of_table
 from ferry.rows import RowMemory
 from ferry.rules import Rules
-from ferry.schema import Column, NotCarried, Schema, Table, quote_name, read_schema
+from ferry.schema import (
+    Column,
+    NotCarried,
+    Schema,
+    Table,
+    quote_name,
+    read_schema,
+    without_stored_expressions,
+)
 from ferry.types import TRUE_WORDS
 from ferry.virtual import Keeps, VirtualTable
 
@@ -328,6 +336,7 @@ class _Writer:
         self.renaming = Renaming(memory.rules().renames)
         self.virtual = {table.name: table for table in memory.database.virtual}
         self.lost: list[NotCarried] = []
+        self.plain: dict[str, str] = {}  # tables that are declared otherwise until they are full
 
     def write(self) -> Result:
         result = Result(lost=self.lost)
@@ -339,7 +348,7 @@ class _Writer:
         for name in names:
             if name in self.memory.ddl:
                 create, *indexes = self.memory.ddl[name]
-                self.stand_ins.run(create)
+                self._create_table(create)
                 late += indexes
             else:
                 self.out.execute(_derived_ddl(name, self.remote[name], self.keys.get(name, [])))
@@ -354,11 +363,31 @@ class _Writer:
             self._set_sequence(table)
         for statement in late:
             self._create_index(statement)
+        for name, create in self.plain.items():
+            self._declare("UPDATE sqlite_master SET sql = ?2 WHERE name = ?1", name, create)
         self._create_programs()
         self._name_stand_ins()
         self.lost += database.finish_file(self.out, self.memory.database)
         self.out.execute("COMMIT")
         return result
+
+    def _create_table(self, create: str) -> None:
+        """Create a table; stored columns that SQLite cannot compute take PostgreSQL's values."""
+        known = set(self.stand_ins.functions)
+        self.stand_ins.run(create)
+        plain = without_stored_expressions(create)
+        if self.stand_ins.functions == known or plain == create:
+            return
+        name = virtual.name_of(create)
+        self.out.execute(f"DROP TABLE {quote_name(name)}")
+        self.stand_ins.run(plain)
+        self.plain[name] = create
+
+    def _declare(self, statement: str, name: str, declaration: str) -> None:
+        """Change what the schema says, not what is stored."""
+        self.out.execute("PRAGMA writable_schema = ON")
+        self.out.execute(statement, (name, declaration))
+        self.out.execute("PRAGMA writable_schema = RESET")
 
     def _create_index(self, statement: str) -> None:
         """Create an index, unless its order or contents are known to the program alone."""
@@ -439,13 +468,12 @@ class _Writer:
                 self._lose("virtual table", table.sql, str(error))
             return
         # Its storage tables are there already: only the declaration is missing.
-        self.out.execute("PRAGMA writable_schema = ON")
-        self.out.execute(
+        self._declare(
             "INSERT INTO sqlite_master (type, name, tbl_name, rootpage, sql) "
             "VALUES ('table', ?1, ?1, 0, ?2)",
-            (table.name, table.sql),
+            table.name,
+            table.sql,
         )
-        self.out.execute("PRAGMA writable_schema = RESET")
         if table.module in virtual.FULL_TEXT:
             self.lost.append(
                 NotCarried(

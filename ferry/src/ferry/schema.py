@@ -330,6 +330,26 @@ def _read_declarations(ddl: str) -> _Declared:
     return found
 
 
+def without_stored_expressions(ddl: str) -> str:
+    """Return a table's DDL in which stored generated columns are plain ones.
+
+    Their rows are laid out alike, so values can be written that SQLite cannot compute.
+    """
+    tokens = tokens_of(ddl)
+    cuts = []
+    for position, token in enumerate(tokens[:-1]):
+        if _word(token) != "AS" or tokens[position + 1].token_type != TokenType.L_PAREN:
+            continue
+        end = _closing(tokens, position + 1) + 1
+        if end < len(tokens) and _word(tokens[end]) == "STORED":
+            words = [_word(part) for part in tokens[position - 2 : position]]
+            first = position - 2 if words == ["GENERATED", "ALWAYS"] else position
+            cuts.append((tokens[first].start, tokens[end].end + 1))
+    for start, end in reversed(cuts):
+        ddl = ddl[:start] + ddl[end:]
+    return ddl
+
+
 def _index_texts(ddl: str) -> tuple[list[str], str | None]:
     """Return the texts of an index's parts (without COLLATE, ASC, DESC) and of its WHERE."""
     tokens = tokens_of(ddl)
