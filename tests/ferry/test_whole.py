@@ -295,6 +295,9 @@ def program(path):
     connection.create_scalar_function(
         "own", lambda value: value and value.upper(), 1, deterministic=True
     )
+    connection.create_collation(
+        "own", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower())
+    )
     connection.create_scalar_function("regexp", lambda p, v: p in (v or ""), 2, deterministic=True)
     return connection
 
@@ -461,3 +464,29 @@ def test_stored_columns_of_functions_of_the_program(there_and_back, tmp_path):
     assert own.execute("SELECT * FROM t").fetchall() == [
         (1, "x!", "x", "X", "p", 1), (2, "yy!", "yy", "YY", "r", 2)
     ]  # fmt: skip
+
+
+def test_collations_of_the_program(there_and_back, ferry, database, tmp_path):
+    path = tmp_path / "own.db"
+    connection = program(path)
+    connection.execute(
+        "CREATE TABLE t (a TEXT COLLATE own PRIMARY KEY, b TEXT);"
+        "CREATE INDEX i ON t (b COLLATE own);"
+        "CREATE TABLE w (a TEXT COLLATE own, n INTEGER, PRIMARY KEY (a, n)) WITHOUT ROWID;"
+        "INSERT INTO t VALUES ('b', 'x'), ('A', 'Y'), ('C', 'z'); INSERT INTO w SELECT a, 1 FROM t"
+    )
+    connection.close()
+    path, back, _, run = there_and_back(path, sql="INSERT INTO t VALUES ('d', 'new')")
+    assert "i" in not_carried(run, "index")
+    assert set(not_carried(run, "order of a key")) == {"t", "w"}
+    own = program(back)
+    for item in run.report["not_carried"]:
+        own.execute(item["sql"])
+    assert own.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert own.execute("SELECT a FROM t ORDER BY a").fetchall() == [("A",), ("b",), ("C",), ("d",)]
+    assert own.execute("SELECT a FROM w WHERE a = 'B'").fetchall() == [("b",)]
+    assert declared_in(back) == declared_in(path)
+    # In the moved file the order is the program's: ferry must not write to it.
+    run = ferry("reverse", database.dsn, tmp_path / "again.db", "--base", path)
+    assert run.code == 0, run
+    assert "written anew" in run.out

@@ -419,8 +419,11 @@ class _Writer:
 
     def _name_stand_ins(self) -> None:
         """Name keys that are in another order than the program's."""
+        if not self.stand_ins.collations:
+            return
         for name, table in self.out.execute(
-            "SELECT name, tbl_name FROM sqlite_master WHERE type = 'index' AND sql IS NULL"
+            "SELECT i.name, t.name FROM pragma_table_list t JOIN pragma_index_list(t.name) i "
+            "WHERE t.schema = 'main' AND t.type = 'table' AND i.origin <> 'c'"
         ).fetchall():
             for collation in self._unknown_collations(name):
                 self.lost.append(
@@ -770,7 +773,8 @@ def change(
 
     Raises NoDifferenceError where that takes what only the program has.
     """
-    out = sqlite.connect(str(path.absolute()))
+    # An index that is in an order which only the program knows must not be written to.
+    out = sqlite.connect(str(path.absolute()), stand_ins=False)
     try:
         out.execute("PRAGMA journal_mode = DELETE")
         out.execute("PRAGMA journal_mode = OFF")

@@ -341,7 +341,7 @@ def explain(path: str, error: sqlite3.Error) -> SnapshotError:
     return SnapshotError(f"{path}: {text}")
 
 
-def is_of_the_application(error: Exception) -> bool:
+def is_of_the_application(error: Exception | str) -> bool:
     """Tell whether SQLite misses a function, collation or tokenizer that the program brings."""
     return bool(_OF_THE_APPLICATION.search(str(error)))
 
