@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 NAMES = re.findall(r"\b(vault_\w+):", (ROOT / "group_vars/all/vault.yml.example").read_text())
@@ -18,7 +19,7 @@ GAME = {"ansible_host": "192.0.2.3", "game_ssh_port": 48101, "game_user": "etsta
 def on_the_bots_host(tmp_path):
     """Return what Ansible makes of an expression there, given all.yml of the inventory."""
 
-    def value(expression, **settings):
+    def value(expression, *options, **settings):
         hosts = {
             "database": {"hosts": {"vps1": {"ansible_host": "192.0.2.1"}}},
             "bot": {"hosts": {"vps2": {"ansible_host": "192.0.2.2"}}},
@@ -30,7 +31,8 @@ def on_the_bots_host(tmp_path):
         (tmp_path / "group_vars/all.yml").write_text(json.dumps(passwords | settings))
         shown = subprocess.run(
             ["ansible", "-i", tmp_path / "hosts.yml", "--playbook-dir", ROOT / "playbooks",
-             "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": expression}), "vps2"],
+             "-m", "ansible.builtin.debug", "-a", json.dumps({"msg": expression}),
+             *options, "vps2"],
             cwd=ROOT,
             env=os.environ
             | {
@@ -91,3 +93,30 @@ def test_site_says_that_a_bot_without_a_token_is_mute(on_the_bots_host, settings
     said = on_the_bots_host(SUMMARY, **settings)
     assert ("Put it in as vault_discord_bot_token" in said) == mute
     assert "Both servers are built." in said
+
+
+def test_site_lists_what_the_bot_may_lack_ready_to_be_pasted(on_the_bots_host):
+    unset = [
+        {"name": name, "file": "bot/main.py", "line": 7, "needed": name == "MISSING"}
+        for name in ("STATS_CHANNEL_ID", "GUILD_TOKEN", "DATA_DIR", "MISSING")
+    ]
+    old = {
+        "STATS_CHANNEL_ID": {"value": '12"3'},
+        "GUILD_TOKEN": {"secret": True},
+        "DATA_DIR": {"local": True},
+    }
+    said = on_the_bots_host(
+        SUMMARY, __site_unset=unset, __site_old_environment={"stdout": json.dumps(old)}
+    )
+    pasted = said[said.index("  bot_environment:") :].splitlines()[:3]
+    assert yaml.safe_load("\n".join(pasted)) == {
+        "bot_environment": {"STATS_CHANNEL_ID": '12"3', "GUILD_TOKEN": "{{ vault_guild_token }}"}
+    }
+    assert "MISSING  bot/main.py, line 7\n" in said
+    assert "DATA_DIR  bot/main.py, line 7 (it goes on without); the old bot's is a place" in said
+
+
+def test_a_check_of_bare_servers_does_not_say_that_they_are_built(on_the_bots_host):
+    said = on_the_bots_host(SUMMARY, "--check", __site_stands={"stat": {"exists": False}})
+    assert "Both servers are built" not in said
+    assert "The servers are not built yet: ansible-playbook site.yml builds them." in said
