@@ -39,12 +39,42 @@ def look_at_bot(settings: dict) -> dict:
         "journalctl", "--unit", settings["unit"], "--since", f"@{int(settings['since'])}",
         "--output=cat", "--no-pager", "--quiet",
     )  # fmt: skip
-    wrong = re.compile(settings["errors"])
     return {
         "state": unit["ActiveState"],
         "restarts": int(unit["NRestarts"]),
-        "errors": [line for line in journal.splitlines() if wrong.search(line)],
+        "errors": errors_in(journal, settings["errors"]),
     }
+
+
+def errors_in(journal: str, pattern: str) -> list[str]:
+    """Return the lines that are errors; for a traceback its last one, which says what went wrong.
+
+    A traceback below a line that is an error already, as Python's logging writes it, is part of
+    that one, and one that another exception led to is part of the same.
+    """
+    wrong = re.compile(pattern)
+    errors: list[str] = []
+    head = ""  # the line above a traceback, where that is an error itself
+    counts = inside = follows = False
+    for line in journal.splitlines():
+        if line.startswith("Traceback "):
+            if not follows:
+                counts = bool(head or wrong.search(line))
+                if counts and not head:
+                    errors.append(line)
+            inside, follows = True, False
+        elif inside:
+            if line and not line[0].isspace():
+                inside = False
+                if counts:
+                    errors[-1] = f"{head[:80]} {line}".strip()
+        elif line.startswith(("During handling of the above", "The above exception was")):
+            follows = True
+        elif line:
+            head = line if wrong.search(line) else ""
+            follows = False
+            errors += [head] if head else []
+    return errors
 
 
 def count_files(pattern: str, begin: float, end: float) -> int:

@@ -37,7 +37,7 @@ def app(database):
         session.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
 
 
-def ask(database, name, **changes):
+def ask(database, name, more_environment=None, **changes):
     """Run the program with the bot's environment; return its results by id."""
     wish = {"milliseconds": 60_000, "foreign_ca": "/dev/null", "queries": QUERIES,
             "release": "/nowhere", "own_check": "check.py", "patience": 0}  # fmt: skip
@@ -50,6 +50,7 @@ def ask(database, name, **changes):
         "DATABASE_USER": name,
         "DATABASE_PASSWORD": "of-the-app",
         "PGSSLMODE": "prefer",
+        **(more_environment or {}),
     }
     done = subprocess.run(
         [sys.executable, "-", json.dumps(wish | changes)],
@@ -106,3 +107,22 @@ def test_a_slow_query_is_told(app):
     found = ask(*app, queries={"nap": "SELECT pg_sleep(0.02)"}, milliseconds=10)
     assert found["queries"]["ok"] is False
     assert "(nap)" in found["queries"]["said"]
+
+
+def test_files_that_were_read_and_rounds_are_counted_apart(app, tmp_path):
+    """A bot notes files that it leaves out; "all rounds are imported" would be another number."""
+    sftp = tmp_path / "sftp"
+    sftp.write_text("#!/bin/sh\nprintf '%s\\n' 2026-11-01-200000-a-round-1.txt notes.txt\n")
+    sftp.chmod(0o755)
+    names = ("SSH_PORT", "SSH_KEY_PATH", "SSH_KNOWN_HOSTS", "SSH_USER", "SSH_HOST",
+             "REMOTE_STATS_PATH")  # fmt: skip
+    environment = {
+        **dict.fromkeys(names, "x"),
+        "SSH_ENABLED": "true",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    found = ask(*app, environment)["files"]
+    assert found["ok"]
+    assert found["said"] == (
+        "all 1 files on the game server are in processed_files; the table rounds has 0 rows"
+    )

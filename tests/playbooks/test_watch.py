@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 FILES = Path(__file__).resolve().parents[2] / "playbooks" / "files"
 WATCH = runpy.run_path(str(FILES / "watch_bot.py"))
@@ -50,6 +51,39 @@ def test_what_does_not_go_away_counts_at_once(judge, bot, now, sentence):
     found = judge(WELL | bot, CALM | now)
     assert len(found["crossed"]) == 1
     assert sentence in found["crossed"][0]
+
+
+JOURNAL = """\
+INFO logged in
+ERROR import of a.txt failed
+Traceback (most recent call last):
+  File "bot.py", line 7, in read
+    int("x")
+ValueError: invalid literal
+INFO goes on
+Traceback (most recent call last):
+  File "bot.py", line 9, in play
+    raise KeyError("first")
+KeyError: 'first'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "bot.py", line 11, in play
+    connect()
+OSError: no route to host
+CRITICAL it ends
+"""
+
+
+def test_a_traceback_is_one_error_and_told_by_its_last_line():
+    pattern = yaml.safe_load((FILES.parents[1] / "group_vars/all/watch.yml").read_text())
+    assert WATCH["errors_in"](JOURNAL, pattern["migrate_watch_error_lines"]) == [
+        "ERROR import of a.txt failed ValueError: invalid literal",
+        "OSError: no route to host",
+        "CRITICAL it ends",
+    ]
+    assert WATCH["errors_in"](JOURNAL, "CRITICAL") == ["CRITICAL it ends"]
 
 
 @pytest.mark.parametrize(
