@@ -27,7 +27,8 @@ def play(tmp_path):
 
     def play(tasks, **settings):
         facts = tmp_path / "facts"
-        shown = "{{ [__migration_warnings | default([]), __migration_failure | default({})] | to_json }}"
+        kept = "[__migration_warnings | default([]), __migration_failure | default({})]"
+        shown = f"{{{{ {kept} | to_json }}}}"
         plays = [{"hosts": "bot", "gather_facts": False, "tasks": [
             *tasks, {"copy": {"dest": str(facts), "content": shown, "mode": "0600"}},
         ]}]  # fmt: skip
