@@ -334,15 +334,15 @@ def test_a_source_that_is_written_meanwhile_is_refused(
     connection = sqlite3.connect(own_bot_database, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.close()  # WAL without companions: read as immutable
-    original = load.create_tables
+    original = load.create_collations
 
-    def create_tables(*arguments):
+    def create_collations(*arguments):
         writer = sqlite3.connect(own_bot_database, isolation_level=None)
         writer.execute("DELETE FROM player_links")
         writer.close()
         return original(*arguments)
 
-    monkeypatch.setattr(load, "create_tables", create_tables)
+    monkeypatch.setattr(load, "create_collations", create_collations)
     run = ferry("copy", own_bot_database, database.dsn)
     assert run.code == 3, run
     assert "was written" in run.err

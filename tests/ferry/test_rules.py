@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 import tomllib
 
 import pytest
@@ -75,6 +76,31 @@ def decide(ferry, make_sqlite, database, tmp_path):
          "time-zone-in-timestamp", "utc", None, ["2023-12-31 22:30:00", "2024-01-01 00:00:00"]),
         ("TIMESTAMP", ["'2024-01-01T00:30:00.123456Z'"], "time-zone-in-timestamp", "drop-zone",
          None, ["2024-01-01 00:30:00.123456"]),
+        ("TIMESTAMP", ["'2023-05-06 07:08:09.123 +00:00'", "'2023-05-06 07:08:09.000 +02:00'"],
+         "time-zone-in-timestamp", "utc", None,
+         ["2023-05-06 07:08:09.123", "2023-05-06 05:08:09"]),
+        ("TIMESTAMP", ["'2023-05-06 07:08:09.5 +0000 UTC'",
+                       "'2023-05-06 07:08:09.1234567 +0200 CEST m=+0.01'",
+                       "'2023-05-06 07:08:09 CEST'", "'2023-05-06 07:08 UTC'"],
+         "time-zone-in-timestamp", "utc", None,
+         ["2023-05-06 07:08:09.5", "2023-05-06 05:08:09.123456", "2023-05-06 05:08:09",
+          "2023-05-06 07:08:00"]),
+        ("TIMESTAMP", ["'2023-05-06 07:08:09.25 CST'", "'2023-05-06 07:08:09-0330'"],
+         "time-zone-in-timestamp", "drop-zone", None,
+         ["2023-05-06 07:08:09.25", "2023-05-06 07:08:09"]),
+        ("DATE", ["'2023-05-06T00:00:00Z'", "'2023-05-06 00:30:00+02:00'"],
+         "time-zone-in-timestamp", "utc", None, ["2023-05-06", "2023-05-05"]),
+        ("TIME", ["'10:00:00.5+02:00'"], "time-zone-in-timestamp", "drop-zone", None,
+         ["10:00:00.5"]),
+        ("TIMESTAMP", ["'2023-05-06 07:08:09.1234567'", "'2023-05-06T07:08:09.123456000'"],
+         "fine-fraction-in-timestamp", "microseconds", None,
+         ["2023-05-06 07:08:09.123456", "2023-05-06 07:08:09.123456"]),
+        ("TIME", ["'07:08:09.123456789'"], "fine-fraction-in-timestamp", "microseconds", None,
+         ["07:08:09.123456"]),
+        ("DATE", ["'2023-05-06 00:00:00'", "'2023-05-06T07:00'"], "time-in-date", "date", None,
+         ["2023-05-06", "2023-05-06"]),
+        ("DATE", ["'2023-05-06 07:00:00.5'", "'2023-05-06'"], "time-in-date", "timestamp", None,
+         ["2023-05-06 07:00:00.5", "2023-05-06 00:00:00"]),
         ("TIMESTAMP", ["'now'"], "word-in-timestamp", "text", None, ["now"]),
         ("TIMESTAMP", ["'soon'"], "not-a-timestamp", "set", "'2024-01-01 00:00:00'",
          ["2024-01-01 00:00:00"]),
@@ -291,3 +317,122 @@ def test_keys_that_a_rule_makes_equal_are_found(ferry, make_sqlite, database, tm
     assert run.code == 3, run
     (hazard,) = run.report["hazards"]
     assert (hazard["code"], hazard["column"], hazard["count"]) == ("equal-keys", "u", 1)
+
+
+def test_what_a_rule_cuts_off_is_counted(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v DATETIME, d DATE);"
+        "INSERT INTO t VALUES (1, '2023-05-06 07:08:09.1234567', '2023-05-06 00:00:00.000'), "
+        "(2, '2023-05-06 07:08:09.123456000', '2023-05-06 07:00:00')"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        one_rule("t", "v", "fine-fraction-in-timestamp", "microseconds")
+        + one_rule("t", "d", "time-in-date", "date")
+    )
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    assert [(entry["count"], entry["cut"]) for entry in run.report["rules"]] == [(2, 1), (2, 1)]
+    assert "2 values, 1 of them lose digits or a time of day" in run.out
+
+
+def test_a_rule_that_does_not_help_says_so(ferry, make_sqlite, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v DATETIME);"
+        "INSERT INTO t VALUES (1, '2023-05-06 07:08:09 IST')"  # India, Israel, Ireland
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(one_rule("t", "v", "time-zone-in-timestamp", "utc"))
+    run = ferry("inspect", path, "--rules", rules)
+    assert run.code == 3
+    assert "rule 1 (utc) does not help with these" in run.err
+
+
+def test_what_points_to_a_key_takes_its_type(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE p (code INTEGER PRIMARY KEY DESC, up INTEGER REFERENCES p (code));"
+        "CREATE TABLE c (id INTEGER PRIMARY KEY, code INTEGER REFERENCES p (code));"
+        "CREATE TABLE cc (code INTEGER UNIQUE REFERENCES c (code));"
+        "CREATE TABLE q (a INTEGER, b INTEGER, FOREIGN KEY (a) REFERENCES p);"
+        "INSERT INTO p VALUES (1, NULL), ('X1', 1);"
+        "INSERT INTO c VALUES (1, 1); INSERT INTO q VALUES ('X1', 5)"
+    )
+    rules = tmp_path / "rules.toml"
+    rules.write_text(one_rule("p", "code", "text-in-number", "text"))
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    assert "c.code: takes the type of p.code" in run.out
+    lost = [item["reason"] for item in run.report["not_carried"]]
+    assert lost == ["c has no such unique key, so SQLite cannot enforce it either"]
+    with database.connect() as connection:
+        assert connection.execute(
+            "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"
+        ).fetchone() == (3,)
+        assert connection.execute("SELECT up FROM p WHERE code = 'X1'").fetchone() == ("1",)
+        assert connection.execute("SELECT a, b FROM q").fetchone() == ("X1", 5)
+    assert ferry("verify", path, database.dsn, "--rules", rules).code == 0
+    assert ferry("sync", path, database.dsn, "--base", path, "--rules", rules).code == 0
+    assert ferry("reverse", database.dsn, tmp_path / "back.db").code == 0
+    with sqlite3.connect(tmp_path / "back.db") as connection:
+        assert connection.execute("SELECT code, typeof(code) FROM c").fetchall() == [(1, "integer")]
+
+
+def test_nulls_in_a_primary_key_may_stay_as_sqlite_has_them(ferry, make_sqlite, database, tmp_path):
+    path = make_sqlite(
+        "CREATE TABLE usage (auth TEXT, code INTEGER, what TEXT, PRIMARY KEY (auth, code));"
+        "CREATE TABLE of (a TEXT, c INTEGER, FOREIGN KEY (a, c) REFERENCES usage);"
+        "INSERT INTO usage VALUES (NULL, NULL, 'a'), (NULL, NULL, 'b'), ('E', 1, 'c');"
+        "INSERT INTO of VALUES ('E', 1)"
+    )
+    rules = tmp_path / "rules.toml"
+    assert ferry("inspect", path, "--rules", rules).code == 3
+    assert 'action = "unique"' in rules.read_text()
+    rules.write_text(one_rule("usage", "*", "null-in-primary-key", "unique"))
+    run = ferry("copy", path, database.dsn, "--rules", rules)
+    assert run.code == 0, run
+    assert run.report["not_carried"] == []
+    assert ferry("verify", path, database.dsn, "--rules", rules).code == 0
+    with database.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM usage").fetchone() == (3,)
+        with pytest.raises(Exception, match="unique"):
+            connection.execute("INSERT INTO usage VALUES ('E', 1, 'd')")
+    assert ferry("sync", path, database.dsn, "--base", path, "--rules", rules).code == 0
+    assert ferry("reverse", database.dsn, tmp_path / "back.db").code == 0
+
+
+def test_text_keys_do_not_make_sync_slow(ferry, make_sqlite, database, tmp_path):
+    # A join that computes every key for every row of the other side takes minutes for these.
+    path = make_sqlite(
+        "CREATE TABLE p (code INTEGER, auth TEXT, name TEXT, PRIMARY KEY (auth, code));"
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+        "INSERT INTO p SELECT iif(i % 100, i, 'X' || i), 'A', i FROM n"
+    )
+    base = tmp_path / "base.db"
+    base.write_bytes(path.read_bytes())
+    rules = tmp_path / "rules.toml"
+    rules.write_text(one_rule("p", "code", "text-in-number", "text"))
+    assert ferry("copy", base, database.dsn, "--rules", rules).code == 0
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE p SET name = 'new' WHERE rowid % 1000 = 0")
+        connection.execute("DELETE FROM p WHERE rowid % 1000 = 1")
+    started = time.monotonic()
+    run = ferry("sync", path, database.dsn, "--base", base, "--rules", rules)
+    assert run.code == 0, run
+    assert time.monotonic() - started < 30
+    assert run.report["tables"][0]["delta"] == {"inserted": 0, "changed": 20, "deleted": 20}
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("CREATE TABLE p (n TEXT COLLATE NOCASE PRIMARY KEY); CREATE TABLE c (n TEXT REFERENCES p)",
+         "p (n) is unique as NOCASE says, and PostgreSQL's foreign keys compare plain text"),
+        ("CREATE TABLE p (n TEXT PRIMARY KEY); CREATE TABLE c (n INTEGER REFERENCES p)",
+         "c.n is integer and p.n text, which PostgreSQL does not compare"),
+    ],
+)  # fmt: skip
+def test_why_a_foreign_key_is_not_carried_is_said(ferry, make_sqlite, database, script, reason):
+    path = make_sqlite(script)
+    for run in (ferry("inspect", path), ferry("copy", path, database.dsn)):
+        assert run.code == 0, run
+        assert reason in [item["reason"] for item in run.report["not_carried"]]

@@ -348,8 +348,8 @@ def test_foreign_keys_between_types_that_postgresql_does_not_compare_are_named(c
 
 def test_an_index_over_values_that_are_too_long_is_refused(ferry, make_sqlite, database):
     path = make_sqlite(
-        "CREATE TABLE t (a TEXT); CREATE INDEX i ON t (a);"
-        "INSERT INTO t VALUES (hex(randomblob(5000)))"
+        "CREATE TABLE t (a TEXT, b TEXT); CREATE INDEX i ON t (a, b);"
+        "INSERT INTO t VALUES (hex(randomblob(5000)), 'b')"
     )
     run = ferry("copy", path, database.dsn)
     assert run.code == 3, run

@@ -8,10 +8,13 @@ UTF-8 and NUL characters, and PostgreSQL neither.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import apsw
 
 from ferry.schema import Column, Schema, Table, quote_name
 from ferry.sqlite import codec, readable_rows
@@ -30,8 +33,6 @@ from ferry.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    import apsw
-
 SAMPLES = 5  # rows shown per hazard
 _COLUMNS_PER_QUERY = 200
 _COLUMNS_SHOWN = 4  # of a row that has no name
@@ -43,6 +44,7 @@ _PLAIN_CLASSES = {
     Kind.DOUBLE: "real",
     Kind.TEXT: "text",
 }
+_MOMENTS_AND_CHANCE = re.compile(r"\b(unixepoch|strftime|random)\s*\(", re.IGNORECASE)
 _CLASSES = ("integer", "real", "text", "blob")
 
 
@@ -94,6 +96,8 @@ class TableCensus:
 
     rows: int
     columns: dict[str, ColumnCensus]
+    # How many rows break a CHECK, by its number; only those that some break.
+    broken_checks: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -178,7 +182,9 @@ def ferry_fits(value: Any, precision: int, scale: int) -> bool:
 def fill_condition(template: str, column: Column, name: str) -> str:
     """Fill a condition of ferry.types with the column's name and its declared precision."""
     precision, scale = precision_and_scale(column.declared) or (-1, 0)
-    return template.replace("{c}", name).replace("{p}", str(precision)).replace("{s}", str(scale))
+    kind = str(declared_kind(column.declared))
+    filled = template.replace("{c}", name).replace("{k}", kind)
+    return filled.replace("{p}", str(precision)).replace("{s}", str(scale))
 
 
 class _TableCounter:
@@ -322,6 +328,18 @@ class _TableCounter:
             self._explain(column, kind, fits)
         self._record(column, kind, census, filled)
 
+    def _default_needs_bigint(self, column: Column) -> bool:
+        """Tell whether a column's default does not fit 32 bits, now or in some years."""
+        if column.default is None:
+            return False
+        if _MOMENTS_AND_CHANCE.search(column.default):
+            return True
+        try:
+            (value,) = self.connection.execute(f"SELECT {column.default}").fetchone()
+            return not INT4_MIN <= int(value) <= INT4_MAX
+        except (apsw.Error, TypeError, ValueError, OverflowError):
+            return False
+
     def _record(
         self,
         column: Column,
@@ -331,6 +349,8 @@ class _TableCounter:
         *,
         shapes: bool = True,
     ) -> None:
+        if kind == Kind.INTEGER and self._default_needs_bigint(column):
+            kind = Kind.BIGINT
         pg_type = str(kind)
         digits = precision_and_scale(column.declared)
         if kind == Kind.NUMERIC and digits is not None:
@@ -474,6 +494,25 @@ class _TableCounter:
                 )
 
 
+def _count_broken_checks(connection: apsw.Connection, table: Table) -> dict[int, int]:
+    """Count the rows that break a CHECK: SQLite can be told to let them in.
+
+    Left out are those that only the application can judge, or that speak of other names than the
+    rules have given.
+    """
+    found = {}
+    for number, check in enumerate(table.checks):
+        try:
+            (count,) = connection.execute(
+                f"SELECT count(*) FROM {quote_name(table.name)} WHERE NOT ({check.expression})"
+            ).fetchone()
+        except apsw.SQLError:
+            continue
+        if count:
+            found[number] = count
+    return found
+
+
 def _find_orphans(connection: apsw.Connection, schema: Schema, table: Table) -> list[Hazard]:
     """Find rows whose foreign key points nowhere (foreign_keys is off in most programs).
 
@@ -556,14 +595,20 @@ def take_census(
     schema: Schema,
     *,
     orphans: bool = True,
+    checks: bool = True,
 ) -> Census:
-    """Read every table once and judge it; ``orphans`` as well, rows whose parent is missing."""
+    """Read every table once and judge it.
+
+    Judged as well: ``orphans``, rows whose parent is missing, and rows that break ``checks``.
+    """
     connection.create_scalar_function("ferry_fits", ferry_fits, 3, deterministic=True)
     census = Census()
     for table in schema.tables:
         counter = _TableCounter(connection, table)
         census.tables[table.name] = counter.count()
         census.hazards += counter.hazards
+        if checks:
+            census.tables[table.name].broken_checks = _count_broken_checks(connection, table)
         if table.foreign_keys and orphans:
             census.hazards += _find_orphans(connection, schema, table)
     _share_key_types(schema, census)

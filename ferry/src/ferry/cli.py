@@ -114,18 +114,32 @@ def _options(
 
 
 @app.command(epilog=_EXIT_CODES)
-def inspect(sqlite: SqliteFile, rules: RulesFile = None, report: ReportFile = None) -> None:
+def inspect(
+    sqlite: SqliteFile,
+    dsn: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DSN]",
+            help="A PostgreSQL database as for `copy`: it judges every expression, on temporary "
+            "tables that are gone afterwards.",
+        ),
+    ] = None,
+    rules: RulesFile = None,
+    report: ReportFile = None,
+) -> None:
     """Judge a SQLite file before a move: what each column becomes, and what is in the way.
 
-    Reads everything once (integrity check, every value), writes nothing, needs no server. Leaves
-    with 3 if anything in the file cannot be carried as it is; each hazard is named with table,
-    column, count, the first rows and values, and ways out. Where --rules names a file that does not
-    exist yet, a draft of it is written: every hazard with the actions there are, to choose from.
+    Reads everything once (integrity check, every value), writes nothing, needs no server (but with
+    one it also names each view, CHECK, index, default and generated column that PostgreSQL itself
+    does not take). Leaves with 3 if anything in the file cannot be carried as it is; each hazard is
+    named with table, column, count, the first rows and values, and ways out. Where --rules names a
+    file that does not exist yet, a draft of it is written: every hazard with the actions there are,
+    to choose from.
     """
     if rules is not None and not rules.exists():
-        _run("inspect", report, lambda journey: journey.inspect(sqlite, draft=rules))
+        _run("inspect", report, lambda journey: journey.inspect(sqlite, rules, dsn))
     else:
-        _run("inspect", report, lambda journey: journey.inspect(sqlite), rules)
+        _run("inspect", report, lambda journey: journey.inspect(sqlite, dsn=dsn), rules)
 
 
 @app.command(name="schema", epilog=_EXIT_CODES)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ferry import (
+    attempt,
     audit,
     database,
     ddl,
@@ -96,6 +97,7 @@ class Journey:
             ruled = self.application.changed if self.application is not None else ()
             census.hazards += find_equal_keys(source.connection, schema, census, ruled)
             census.hazards = [_by_original_names(schema, hazard) for hazard in census.hazards]
+            census.hazards = [self._name_useless_rule(hazard) for hazard in census.hazards]
             census.hazards += find_name_hazards(schema, indexes=new_tables)
             known = len(source.warnings)
             source.check_sound()
@@ -112,6 +114,19 @@ class Journey:
         """Note what there is beside rows, for `reverse`."""
         self.database = database.read(source, schema)
         self.report.data["database"] = self.database.as_json()
+
+    def _name_useless_rule(self, hazard: Hazard) -> Hazard:
+        """Say of a hazard that a rule has not helped, if one was for it."""
+        applied = self.application.applied if self.application is not None else ()
+        for entry in applied:
+            same = (entry.table, entry.rule.hazard) == (hazard.table, hazard.code)
+            if same and entry.column in hazard.column.split(", "):
+                remedy = (
+                    f"rule {entry.rule.number} ({entry.rule.action}) does not help with these: "
+                    f"choose another action for them, or {hazard.remedy}"
+                )
+                return dataclasses.replace(hazard, remedy=remedy)
+        return hazard
 
     def _read_schema(self, source: Source) -> Schema:
         schema = read_schema(source.connection)
@@ -132,6 +147,11 @@ class Journey:
             self.screen.say(
                 f"{self.remark}rule {entry.rule.number}: {entry.table}.{entry.column}: "
                 f"{entry.rule.hazard} → {entry.rule.action}, {entry.count} values"
+                + (f", {entry.cut} of them lose digits or a time of day" if entry.cut else "")
+            )
+        for (table, column), key in self.application.followed.items():
+            self.screen.say(
+                f"{self.remark}{table}.{column}: takes the type of {key}, as it refers to it"
             )
         for rule in self.application.unused():
             self._warn(f"rule {rule.number} ({rule.hazard} → {rule.action}) found nothing to do")
@@ -168,10 +188,11 @@ class Journey:
                 "write a draft of rules to choose from, and copy with --rules rules.toml",
             )
 
-    def inspect(self, path: str, draft: Path | None = None) -> None:
+    def inspect(self, path: str, draft: Path | None = None, dsn: str | None = None) -> None:
         """Judge a SQLite file: raises RefusedError if it cannot be carried as it is.
 
-        Where to ``draft`` is given, a rules file to choose from is written there.
+        Where to ``draft`` is given, a rules file to choose from is written there. With a ``dsn``
+        PostgreSQL is asked about each expression, on temporary tables.
         """
         with open_sqlite(path) as source:
             schema, census = self.examine(source)
@@ -181,6 +202,8 @@ class Journey:
                 self.screen.say(f"a draft of rules to choose from was written: {draft}")
             plan = ddl.make_plan(schema, census, "public")
             self.report.not_carried(plan.not_carried)
+            if dsn is not None:
+                self._try_out(dsn, schema, census)
             self.screen.grid(
                 ("table", "rows", "column", "declared", "becomes", "NULLs"),
                 [
@@ -199,6 +222,14 @@ class Journey:
             self.show_not_carried()
             self.refuse_hazards(census.hazards)
             self.screen.say("no hazards: every value can be carried")
+
+    def _try_out(self, dsn: str, schema: Schema, census: Census) -> None:
+        """Let PostgreSQL judge every expression of the plan, and leave nothing behind."""
+        with self.stage("try out"), server.transaction(dsn, write=True) as target:
+            self.report.target(server.describe(target, "pg_temp"))
+            plan = ddl.make_plan(schema, census, "pg_temp")
+            self.report.not_carried(attempt.try_out(target, plan))
+            target.rollback()
 
     def show_not_carried(self) -> None:
         """Name on the screen what does not arrive."""
@@ -253,6 +284,7 @@ class Journey:
                     with self.stage("prove"):
                         result = comparison.finish()
                 self._show_proof(result)
+                self._compare_views(source, target, schema, plan, lost, namespace)
                 memories = ddl.memories(schema, census)
                 self._leave_memories(target, namespace, memories, source, schema, _totals(result))
                 self._set_rows_aside()
@@ -260,6 +292,27 @@ class Journey:
                 source.check_unchanged()
         self.screen.say("copied and proven: both sides are equal")
         return "copied"
+
+    def _compare_views(
+        self,
+        source: Source,
+        target: psycopg.Connection,
+        schema: Schema,
+        plan: ddl.Plan,
+        lost: Sequence[NotCarried],
+        namespace: str,
+    ) -> None:
+        """Keep only the views that answer as they do in SQLite."""
+        fallen = {item.name for item in lost if item.what == "view"}
+        carried = [step.name for step in plan.steps if step.what == "view"]
+        carried = [name for name in carried if name not in fallen]
+        with self.stage("views"):
+            dropped, notes = attempt.differing_views(
+                source.connection, target, schema, carried, namespace
+            )
+        self.report.not_carried(dropped)
+        for note in notes:
+            self._warn(note)
 
     def _copy_into_existing(self, path: str, dsn: str, namespace: str) -> str:
         """Copy into empty tables that the application made itself."""

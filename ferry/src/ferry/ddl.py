@@ -16,6 +16,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
+from ferry.defaults import computed_default, constant, quote_text
 from ferry.errors import RefusedError
 from ferry.expressions import Meanings, UntranslatableError
 from ferry.names import MAX_NAME
@@ -23,6 +24,7 @@ from ferry.schema import (
     FOLDING,
     ICU,
     Column,
+    ForeignKey,
     Index,
     Key,
     NotCarried,
@@ -31,10 +33,10 @@ from ferry.schema import (
     Table,
     quote_name,
 )
-from ferry.types import FALSE_WORDS, TRUE_WORDS, Kind
+from ferry.types import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import psycopg
 
@@ -42,18 +44,6 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 1600
 COMMENT = "Moved from SQLite by ferry; what `ferry reverse` needs: "
-
-_UTC = "now() AT TIME ZONE 'utc'"
-_NOW = {
-    "timestamp": r"current_timestamp|datetime\(\s*'now'\s*\)",
-    "date": r"current_date|date\(\s*'now'\s*\)",
-    "time": r"current_time|time\(\s*'now'\s*\)",
-}
-_NOW_AS_TEXT = {
-    "timestamp": "YYYY-MM-DD HH24:MI:SS",
-    "date": "YYYY-MM-DD",
-    "time": "HH24:MI:SS",
-}
 
 
 @dataclass(frozen=True)
@@ -65,6 +55,8 @@ class Step:
     name: str
     origin: str = ""  # SQLite's text, for the report
     optional: bool = False
+    otherwise: tuple[str, ...] = ()  # statements that will do as well, if this one fails
+    strict: bool = False  # optional, but not where the contents break it
 
 
 @dataclass
@@ -72,74 +64,84 @@ class Plan:
     """Everything that is to be run in PostgreSQL."""
 
     tables: dict[str, str] = field(default_factory=dict)  # name -> CREATE TABLE
-    # The same without generated columns, where PostgreSQL does not take their expressions.
-    plain_tables: dict[str, str] = field(default_factory=dict)
+    # Generated columns that were translated, by table, and SQLite's expressions of them.
+    computed: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Each table's columns: name, definition, and the definition if it is not generated.
+    columns: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     collations: list[str] = field(default_factory=list)  # statements, before the tables
     not_carried: list[NotCarried] = field(default_factory=list)
+
+    def create(self, table: str, computed: Collection[str]) -> str:
+        """Return a table's CREATE TABLE in which only the columns ``computed`` are generated."""
+        head = self.tables[table].partition("\n")[0]
+        lines = (full if name in computed else plain for name, full, plain in self.columns[table])
+        return head + "\n" + ",\n".join(f"    {line}" for line in lines) + "\n)"
 
     def statements(self) -> list[str]:
         """Return all statements in order, for a person to read."""
         return [*self.collations, *self.tables.values(), *(step.sql for step in self.steps)]
 
 
-def quote_text(text: str) -> str:
-    """Return a string constant for PostgreSQL (standard_conforming_strings on)."""
-    return "'" + text.replace("'", "''") + "'"
+def translate(
+    text: str,
+    table: Table,
+    census: TableCensus,
+    *,
+    exact: bool = True,
+    json: bool = False,
+    computed: bool = False,
+) -> str:
+    """Translate an SQL expression over a table's columns; raises UntranslatableError.
 
-
-def translate(text: str, table: Table, census: TableCensus, *, ascii_case: bool = True) -> str:
-    """Translate an SQL expression over a table's columns; raises UntranslatableError."""
+    ``exact`` and ``json`` are those of :class:`Meanings`; with ``computed`` a generated column is
+    replaced by what it is computed from.
+    """
     columns = {column.original.lower(): column.name for column in table.columns}
+    collations = {column.name: column.collation for column in table.columns}
     meanings = Meanings(
         lambda name: census.columns[name].kind if name in census.columns else None,
-        lambda name: table.column(name).collation == "NOCASE",
-        ascii_case=ascii_case,
+        lambda name: collations.get(name, "BINARY"),
+        exact=exact,
+        json=json,
     )
+    formulas = {c.original.lower(): c.generated for c in table.columns if c.generated is not None}
 
     def names(node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Column):
-            exact = columns.get(node.name.lower())
-            if exact is None and node.this.quoted:
+            known = columns.get(node.name.lower())
+            if known is None and node.this.quoted:
                 # SQLite takes "text" in double quotes for a string where no column has that name.
                 return exp.Literal.string(node.name)
-            if exact is None:
+            if known is None:
                 raise UntranslatableError(f"unknown column {node.name}")
-            return exp.column(exact, quoted=True)
+            return exp.column(known, quoted=True)
+        return node
+
+    def formulas_in_full(node: exp.Expression) -> exp.Expression:
+        """PostgreSQL computes no column from another one that is computed."""
+        if isinstance(node, exp.Column) and node.name.lower() in formulas:
+            inner = sqlglot.parse_one(formulas[node.name.lower()], read="sqlite")
+            return exp.Paren(this=inner.transform(formulas_in_full))
         return node
 
     try:
         tree = sqlglot.parse_one(text, read="sqlite")
+        if computed:
+            tree = tree.transform(formulas_in_full)
         tree = meanings.apply(tree.transform(names))
         return tree.sql(dialect="postgres", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
         raise UntranslatableError(str(error).splitlines()[0]) from error
 
 
-def _moment(default: str) -> str | None:
-    bare = default.strip().lower()
-    while bare.startswith("(") and bare.endswith(")"):
-        bare = bare[1:-1].strip()
-    return next((kind for kind, pattern in _NOW.items() if re.fullmatch(pattern, bare)), None)
-
-
-def translate_default(default: str, kind: Kind, table: Table, census: TableCensus) -> str | None:
+def translate_default(
+    default: str, kind: Kind, table: Table, census: TableCensus, zone: str = ""
+) -> str | None:
     """Translate a column's DEFAULT, keeping its meaning; None for DEFAULT NULL.
 
-    SQLite's moments are UTC and have whole seconds, whatever the server's time zone is. Raises
-    UntranslatableError.
+    Raises UntranslatableError.
     """
-    moment = _moment(default)
-    if moment is not None:
-        if kind == Kind.TEXT:
-            return f"to_char({_UTC}, {quote_text(_NOW_AS_TEXT[moment])})"
-        if kind == Kind.TIMESTAMP and moment == "timestamp":
-            return f"date_trunc('second', {_UTC})"
-        if kind == Kind.DATE and moment == "date":
-            return f"CAST({_UTC} AS date)"
-        if kind == Kind.TIME and moment == "time":
-            return f"date_trunc('second', {_UTC})::time"
-        raise UntranslatableError(f"a {moment} as default of a column of type {kind}")
     try:
         tree = sqlglot.parse_one(default, read="sqlite").unnest()
     except SqlglotError as error:
@@ -163,31 +165,13 @@ def translate_default(default: str, kind: Kind, table: Table, census: TableCensu
         literal = exp.Literal.number(int(literal.this))
     if isinstance(literal, exp.Literal):
         text = ("-" if negative else "") + literal.this
-        return _constant(text, literal.is_string, kind)
-    return f"({translate(default, table, census)})"
-
-
-def _constant(text: str, is_string: bool, kind: Kind) -> str:
-    """Return a constant of a kind, as SQLite's affinity would store it."""
-    if kind == Kind.BOOLEAN:
-        if text.lower() in TRUE_WORDS:
-            return "true"
-        if text.lower() in FALSE_WORDS:
-            return "false"
-        raise UntranslatableError(f"{text!r} is no boolean")
-    if kind in (Kind.INTEGER, Kind.BIGINT) and not re.fullmatch(r"-?\d+", text):
-        raise UntranslatableError(f"{text!r} is no integer")
-    if kind in (Kind.DOUBLE, Kind.NUMERIC) and not re.fullmatch(
-        r"-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text
-    ):
-        raise UntranslatableError(f"{text!r} is no number")
-    if kind in (Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.NUMERIC):
-        return text
-    if kind == Kind.TEXT:
-        return quote_text(text)
-    if kind in (Kind.TIMESTAMP, Kind.DATE, Kind.TIME) and is_string and text[:1].isdigit():
-        return f"{quote_text(text)}::{kind}"
-    raise UntranslatableError(f"{text!r} as default of a column of type {kind}")
+        return constant(text, kind, is_string=literal.is_string)
+    try:
+        return computed_default(default, kind, zone)
+    except UntranslatableError:
+        if kind in (Kind.TIMESTAMP, Kind.DATE, Kind.TIME) or tree.find(exp.Anonymous):
+            raise
+        return f"({translate(default, table, census)})"
 
 
 class _Planner:
@@ -265,7 +249,7 @@ class _Planner:
 
     def _create_table(self, table: Table) -> str:
         census = self.census.tables[table.name]
-        lines, plain = [], []
+        lines = []
         for column in table.columns:
             entry = census.columns[column.name]
             generated = None
@@ -280,7 +264,11 @@ class _Planner:
                     parts.append(f"(SEQUENCE NAME {self._qualified(self._free(sequence))})")
             elif column.generated is not None:
                 try:
-                    expression = translate(column.generated, table, census)
+                    expression = translate(
+                        column.generated, table, census, json=True, computed=True
+                    )
+                    if "#>>" in expression and entry.kind != Kind.TEXT:
+                        expression = f"CAST({expression} AS {entry.pg_type})"
                     generated = f"GENERATED ALWAYS AS ({expression}) STORED"
                     parts.append(generated)
                 except UntranslatableError as error:
@@ -292,7 +280,9 @@ class _Planner:
                     )
             elif column.default is not None:
                 try:
-                    default = translate_default(column.default, entry.kind, table, census)
+                    default = translate_default(
+                        column.default, entry.kind, table, census, self.schema.zone
+                    )
                 except UntranslatableError as error:
                     self._lost("default", place, str(error), column.default)
                 else:
@@ -302,12 +292,13 @@ class _Planner:
                         parts.append(f"DEFAULT {default}")
             if column.not_null:
                 parts.append("NOT NULL")
-            plain.append("    " + " ".join(part for part in parts if part != generated))
-            lines.append("    " + " ".join(parts))
-        head = f"CREATE TABLE {self._qualified(table.name)} (\n"
-        if plain != lines:
-            self.plan.plain_tables[table.name] = head + ",\n".join(plain) + "\n)"
-        return head + ",\n".join(lines) + "\n)"
+            plain = " ".join(part for part in parts if part != generated)
+            lines.append((column.name, " ".join(parts), plain))
+            if generated is not None:
+                self.plan.computed.setdefault(table.name, {})[column.name] = column.generated or ""
+        self.plan.columns[table.name] = lines
+        self.plan.tables[table.name] = f"CREATE TABLE {self._qualified(table.name)} (\n)"
+        return self.plan.create(table.name, [column.name for column in table.columns])
 
     def _default_later(self, table: Table, column: Column, default: str) -> None:
         """Set a computed default in a step of its own: PostgreSQL may not accept it."""
@@ -383,7 +374,9 @@ class _Planner:
                 elif part.expression is not None:
                     # Only uniqueness depends on how letters are folded; other indexes should fit
                     # the lower() that a program writes.
-                    translated = translate(part.expression, table, census, ascii_case=index.unique)
+                    translated = translate(
+                        part.expression, table, census, exact=index.unique, json=True
+                    )
                     expression = f"({translated})"
                 else:
                     raise UntranslatableError("an index over what does not arrive")
@@ -391,7 +384,9 @@ class _Planner:
                     expression += f" COLLATE {self._icu(part.collation)}"
                 descending = " DESC" if part.descending else ""
                 parts.append(self._collated(expression, part.collation) + descending)
-            where = f" WHERE {translate(index.where, table, census)}" if index.where else ""
+            where = ""
+            if index.where:
+                where = f" WHERE {translate(index.where, table, census, exact=index.unique)}"
         except UntranslatableError as error:
             self._lost("index", index.name, str(error), index.ddl)
             return
@@ -403,13 +398,25 @@ class _Planner:
                 "index",
                 index.name,
                 index.ddl,
-                # Plain columns cannot fail for reasons of language.
+                # Uniqueness of plain columns cannot fail for reasons of language.
                 optional=bool(index.where) or any(part.column is None for part in index.parts),
+                otherwise=self._by_hash(table, index),
+                strict=all(part.column is not None for part in index.parts),
             )
         )
 
+    def _by_hash(self, table: Table, index: Index) -> tuple[str, ...]:
+        """Return an index that takes values of any length, if this one only helps to find rows."""
+        if index.unique or index.where or len(index.parts) > 1 or index.parts[0].column is None:
+            return ()
+        column = quote_name(index.parts[0].column)
+        place = self._qualified(table.name)
+        return (f"CREATE INDEX {quote_name(index.name)} ON {place} USING hash ({column})",)
+
     def _add_checks(self, table: Table) -> None:
-        for check in table.checks:
+        taken = {f"{table.name}_pkey"}
+        broken = self.census.tables[table.name].broken_checks
+        for number, check in enumerate(table.checks):
             try:
                 expression = translate(check.expression, table, self.census.tables[table.name])
             except UntranslatableError as error:
@@ -424,13 +431,34 @@ class _Planner:
                     f"longer than {MAX_NAME} bytes; the check itself is carried",
                     f"CONSTRAINT {quote_name(check.name)}",
                 )
+            if check.name and check.name in taken:
+                name = ""
+                self._lost(
+                    "name of a check",
+                    f"{table.name}.{check.name}",
+                    "another constraint of the table has it; the check itself is carried",
+                    f"CONSTRAINT {quote_name(check.name)}",
+                )
+            taken.add(check.name or "")
+            adding, later = f"ALTER TABLE {self._qualified(table.name)} ADD ", ""
+            if number in broken:
+                later = " NOT VALID"
+                self._lost(
+                    "check of rows that are there",
+                    table.name,
+                    f"{broken[number]} rows break it in SQLite as well: it holds for what is "
+                    "written from now on",
+                    f"CHECK ({check.expression})",
+                )
             self.plan.steps.append(
                 Step(
-                    f"ALTER TABLE {self._qualified(table.name)} ADD {name}CHECK ({expression})",
+                    f"{adding}{name}CHECK ({expression}){later}",
                     "check",
                     table.name,
                     f"CHECK ({check.expression})",
                     optional=True,
+                    # An index may have the name: PostgreSQL chooses another one then.
+                    otherwise=(f"{adding}CHECK ({expression}){later}",) if name else (),
                 )
             )
 
@@ -443,6 +471,22 @@ class _Planner:
             return
         self.plan.steps.append(Step(sql, "view", program.name, program.sql, optional=True))
 
+    def _types_apart(
+        self, table: Table, key: ForeignKey, parent: Table, names: Sequence[str]
+    ) -> str:
+        """Say which types of a foreign key PostgreSQL does not compare; empty if it does."""
+        for child, name in zip(key.columns, names, strict=True):
+            column = table.column(child).name
+            here = self.census.tables[table.name].columns[column]
+            there = self.census.tables[parent.name].columns[name]
+            order = [_WIDTHS.get(entry.kind) for entry in (here, there)]
+            if here.kind != there.kind and (None in order or order[0] > order[1]):
+                return (
+                    f"{table.name}.{column} is {here.pg_type} and {parent.name}.{name} "
+                    f"{there.pg_type}, which PostgreSQL does not compare"
+                )
+        return ""
+
     def _add_foreign_keys(self, table: Table) -> None:
         for key in table.foreign_keys:
             origin = f"FOREIGN KEY ({', '.join(key.columns)}) REFERENCES {key.parent}"
@@ -452,8 +496,11 @@ class _Planner:
                 continue
             names = self.schema.referenced(key)
             if not names:
-                reason = f"{key.parent} has no such unique key, so SQLite cannot enforce it either"
-                self._lost("foreign key", table.name, reason, origin)
+                self._lost("foreign key", table.name, _why_no_key(parent, key), origin)
+                continue
+            apart = self._types_apart(table, key, parent, names)
+            if apart:
+                self._lost("foreign key", table.name, apart, origin)
                 continue
             columns = ", ".join(quote_name(table.column(name).name) for name in key.columns)
             references = ", ".join(map(quote_name, names))
@@ -475,6 +522,30 @@ class _Planner:
             )
 
 
+# Numbers of one kind may point to numbers of another, if all of their values fit.
+_WIDTHS = {Kind.INTEGER: 0, Kind.BIGINT: 0, Kind.NUMERIC: 1, Kind.DOUBLE: 2}
+
+
+def _why_no_key(parent: Table, key: ForeignKey) -> str:
+    """Say why a foreign key has nothing in the parent to point to."""
+    wanted = {name.lower() for name in key.references}
+    for own in (parent.primary_key, *parent.uniques):
+        if own is None or (wanted and wanted != {name.lower() for name in own.columns}):
+            continue
+        other = sorted({*own.collations} - {"BINARY"})
+        if other:
+            return (
+                f"{parent.name} ({', '.join(own.columns)}) is unique as {', '.join(other)} says, "
+                "and PostgreSQL's foreign keys compare plain text"
+            )
+    return f"{key.parent} has no such unique key, so SQLite cannot enforce it either"
+
+
+def own_collation(column: Column) -> str:
+    """Return the collation that PostgreSQL's column lacks; BINARY where it has SQLite's meaning."""
+    return "BINARY" if column.collation.startswith(ICU) else column.collation
+
+
 class _ViewNames:
     """How tables, views and columns are spelled in PostgreSQL, and what the columns are."""
 
@@ -483,7 +554,13 @@ class _ViewNames:
         self.columns: dict[str, set[str]] = {}  # may be called otherwise in one table only
         self.columns_of: dict[str, dict[str, str]] = {}  # by the table's name in SQLite
         self._kinds: dict[str, set[Kind]] = {}
-        self._nocase: set[str] = set()
+        # Tables (and views with all of their columns) that have a column with its own collation.
+        self.folded_stars = {
+            table.name.lower()
+            for table in schema.tables
+            if any(own_collation(column) != "BINARY" for column in table.columns)
+        }
+        self._collations: dict[str, str] = {}
         for table in schema.tables:
             self.relations[table.original.lower()] = table.name
             columns = self.columns_of.setdefault(table.original.lower(), {})
@@ -492,8 +569,8 @@ class _ViewNames:
                 self.columns.setdefault(column.original.lower(), set()).add(column.name)
                 entry = census.tables[table.name].columns[column.name]
                 self._kinds.setdefault(column.name.lower(), set()).add(entry.kind)
-                if column.collation == "NOCASE":
-                    self._nocase.add(column.name.lower())
+                if column.collation != "BINARY":
+                    self._collations[column.name.lower()] = column.collation
         for program in schema.programs:
             self.relations[program.original.lower()] = program.name
 
@@ -502,9 +579,26 @@ class _ViewNames:
         kinds = self._kinds.get(name.lower(), set())
         return next(iter(kinds)) if len(kinds) == 1 else None
 
-    def is_nocase(self, name: str) -> bool:
-        """Tell whether a column of this name, in any table, is NOCASE."""
-        return name.lower() in self._nocase
+    def collation_of(self, name: str) -> str:
+        """Return the collation of a column of this name, in any table, that is not BINARY."""
+        return self._collations.get(name.lower(), "BINARY")
+
+    def learn(self, query: exp.Expression, program: Program, columns: Sequence[str]) -> None:
+        """Note which columns of a view have a collation: by their names, whatever they are now."""
+        for number, item in enumerate(query.named_selects):
+            behind = query.selects[number].unalias() if number < len(query.selects) else None
+            name = columns[number] if number < len(columns) else item
+            if isinstance(behind, exp.Column) and self.collation_of(behind.name) != "BINARY":
+                self._collations[name.lower()] = self.collation_of(behind.name)
+        self.folded_stars |= {program.name.lower()} if self.has_folded_star(query) else set()
+
+    def has_folded_star(self, query: exp.Expression) -> bool:
+        """Tell whether a query takes all columns of a table with a collation of its own."""
+        tables = {table.name.lower() for table in query.find_all(exp.Table)}
+        stars = [
+            star for star in query.find_all(exp.Star) if not isinstance(star.parent, exp.Count)
+        ]
+        return bool(stars) and bool(tables & self.folded_stars)
 
     def of_column(self, name: str, tables: Collection[str]) -> str | None:
         """Return a column's name in a query that reads ``tables`` (by their names in SQLite).
@@ -568,13 +662,17 @@ def translate_view(program: Program, names: _ViewNames, namespace: str) -> str:
     if not isinstance(tree, exp.Create) or not isinstance(tree.expression, exp.Query):
         raise UntranslatableError("it cannot be read as a query")
     query = tree.expression
-    columns = ""
+    columns, own = "", []
     if isinstance(tree.this, exp.Schema):
-        own = (names.of_column(item.name, ()) or item.name for item in tree.this.expressions)
+        own = [names.of_column(item.name, ()) or item.name for item in tree.this.expressions]
         columns = f" ({', '.join(map(quote_name, own))})"
     _use_new_names(query, names, namespace)
 
-    meanings = Meanings(names.kind_of, names.is_nocase, aggregates=True)
+    names.learn(query, program, own)
+    compared = (exp.Group, exp.Order, exp.Union, exp.Intersect, exp.Except, exp.Distinct)
+    if names.has_folded_star(query) and query.find(*compared):
+        raise UntranslatableError("a column among * is compared by its own collation")
+    meanings = Meanings(names.kind_of, names.collation_of, aggregates=True)
     query = meanings.apply(query)
     try:
         text = query.sql(dialect="postgres", unsupported_level=ErrorLevel.RAISE)

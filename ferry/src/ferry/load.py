@@ -14,8 +14,9 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import sql
 
+from ferry import attempt
 from ferry.errors import RefusedError
 from ferry.schema import NotCarried, Schema, Table, quote_name
 from ferry.types import TRUE_WORDS, Kind
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import apsw
 
     from ferry.census import Census, TableCensus
-    from ferry.ddl import Plan, Step
+    from ferry.ddl import Plan
 
 _ROWS_PER_REPORT = 5000
 
@@ -59,9 +60,6 @@ _BINARY = {
     Kind.DATE: _Binary("date", "int4", "unixepoch({c}) / 86400 - 10957"),
     Kind.TIME: _Binary("time", "int8", _OF_THE_DAY),
 }
-
-# An expression that PostgreSQL does not understand; everything else is a failure of the copy.
-_LANGUAGE_ERRORS = (psycopg.ProgrammingError, errors.FeatureNotSupported)
 
 
 def copy_table(
@@ -127,62 +125,19 @@ def _with_decimals(
         )
 
 
-def create_tables(target: psycopg.Connection, plan: Plan) -> list[NotCarried]:
-    """Create the tables, empty; return what PostgreSQL does not take of them."""
-    not_carried = []
+def create_collations(target: psycopg.Connection, plan: Plan) -> None:
+    """Create the collations that rules ask for; raises RefusedError where there are none such."""
     for statement in plan.collations:
         try:
             with target.transaction():
                 target.execute(statement)
-        except (errors.InsufficientPrivilege, psycopg.OperationalError):
-            raise
-        except psycopg.DatabaseError as error:
+        except psycopg.Error as error:
+            if not attempt.is_of_the_statement(error):
+                raise
             raise RefusedError(
                 f"PostgreSQL does not take the collation of a rule: {error.diag.message_primary}",
                 'use another locale in the rules file, or as = "nocase" or "binary"',
             ) from error
-    for name, statement in plan.tables.items():
-        try:
-            with target.transaction():
-                target.execute(statement)
-        except errors.InsufficientPrivilege:
-            raise
-        except _LANGUAGE_ERRORS as error:
-            plain = plan.plain_tables.get(name)
-            if plain is None:
-                raise RefusedError(
-                    f"PostgreSQL does not take the table {name}: {error.diag.message_primary}",
-                    f"the statement was:\n{statement}",
-                ) from error
-            target.execute(plain)
-            reason = f"they arrive with their values: {error.diag.message_primary}"
-            not_carried.append(NotCarried("generated columns", name, reason, statement))
-    return not_carried
-
-
-def run_step(target: psycopg.Connection, step: Step) -> NotCarried | None:
-    """Run one step after the load; return what was not carried, if PostgreSQL cannot express it."""
-    try:
-        with target.transaction():
-            target.execute(step.sql)
-    except errors.InsufficientPrivilege:
-        raise
-    except psycopg.IntegrityError as error:
-        detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-        raise RefusedError(
-            f"the contents break the {step.what} of {step.name}: {error.diag.message_primary}"
-            f"{detail}",
-            "nothing was written; correct these rows in SQLite and run again",
-        ) from error
-    except _LANGUAGE_ERRORS as error:
-        reason = f"PostgreSQL: {error.diag.message_primary}"
-        if not step.optional:
-            raise RefusedError(
-                f"the {step.what} of {step.name} cannot be created: {error.diag.message_primary}",
-                f"the statement was: {step.sql}",
-            ) from error
-        return NotCarried(step.what, step.name, reason, step.origin)
-    return None
 
 
 def set_sequences(target: psycopg.Connection, schema: Schema, namespace: str) -> None:
@@ -263,20 +218,26 @@ def load(
     ``progress`` is told the table and the rows of each block. Returns what could not be carried
     beside what the plan already says.
     """
-    not_carried = create_tables(target, plan)
+    not_carried = []
+    create_collations(target, plan)
     for table in schema.tables:
-        generated = _generated_columns(target, namespace, table)
-        names = [column.name for column in table.columns if column.name not in generated]
-        copy_table(
-            source,
-            target,
-            table,
-            census.tables[table.name],
-            namespace,
-            names,
-            lambda rows, name=table.name: progress(name, rows),
-            fresh=True,
-        )
+        entry = census.tables[table.name]
+
+        def fill(
+            names: Sequence[str],
+            advance: Callable[[int], None] = lambda _: None,
+            table: Table = table,
+            entry: TableCensus = entry,
+        ) -> None:
+            copy_table(source, target, table, entry, namespace, names, advance, fresh=True)
+
+        if plan.computed.get(table.name):
+            not_carried += attempt.load_computed(source, target, table, plan, namespace, fill)
+            progress(table.name, entry.rows)
+        else:
+            attempt.create_table(target, plan, table.name)
+            names = [column.name for column in table.columns]
+            fill(names, lambda rows, name=table.name: progress(name, rows))
     return not_carried
 
 
@@ -289,20 +250,10 @@ def build(
     """
     not_carried = []
     for step in plan.steps:
-        lost = run_step(target, step)
+        lost = attempt.run_step(target, step)
         if lost is not None:
             not_carried.append(lost)
     set_sequences(target, schema, namespace)
     for table in schema.tables:
         target.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(namespace, table.name)))
     return not_carried
-
-
-def _generated_columns(target: psycopg.Connection, namespace: str, table: Table) -> set[str]:
-    if all(column.generated is None for column in table.columns):
-        return set()
-    rows = target.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attgenerated <> ''",
-        (f"{quote_name(namespace)}.{quote_name(table.name)}",),
-    ).fetchall()
-    return {row[0] for row in rows}

@@ -12,13 +12,15 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ferry.census import ferry_fits, fill_condition, row_expression, row_name
 from ferry.errors import RefusedError, UsageError
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from ferry.census import Hazard
 
 QUARANTINE = "quarantine"
+UNIQUE = "unique"  # instead of a primary key: what SQLite enforces of it
+_CUTTING = ("utc", "drop-zone", "microseconds", "date")  # these may lose digits, which are counted
 _ANY = {"null": "NULL", "set": "{value}", QUARANTINE: ""}
 _SAMPLES = 5
 
@@ -93,8 +97,19 @@ ACTIONS: dict[str, dict[str, str | _Retype]] = {
     "word-in-timestamp": {**_ANY, "text": _TEXT},
     "time-zone-in-timestamp": {
         **_ANY,
-        "utc": "ferry_utc({c})",
-        "drop-zone": "ferry_drop_zone({c})",
+        "utc": "ferry_utc({c}, '{k}')",
+        "drop-zone": "ferry_drop_zone({c}, '{k}')",
+        "text": _TEXT,
+    },
+    "fine-fraction-in-timestamp": {
+        **_ANY,
+        "microseconds": "ferry_microseconds({c})",
+        "text": _TEXT,
+    },
+    "time-in-date": {
+        **_ANY,
+        "date": "substr({c}, 1, 10)",
+        "timestamp": _Retype("TIMESTAMP"),
         "text": _TEXT,
     },
     "not-a-timestamp": {**_ANY, "text": _TEXT},
@@ -106,7 +121,7 @@ ACTIONS: dict[str, dict[str, str | _Retype]] = {
     "nul-in-text": {**_ANY, "strip": "ferry_strip({c})"},
     "invalid-utf-8": {**_ANY, "replace": "ferry_utf8(CAST({c} AS BLOB))"},
     "null-in-not-null": {"set": "{value}", QUARANTINE: ""},
-    "null-in-primary-key": {"set": "{value}", QUARANTINE: ""},
+    "null-in-primary-key": {"unique": "", "set": "{value}", QUARANTINE: ""},
     "orphan": {"null": "NULL", QUARANTINE: ""},
     "equal-keys": {QUARANTINE: ""},
 }
@@ -138,6 +153,7 @@ class Rules:
     renames: list[Rename] = field(default_factory=list)
     # Collations of the application's, in capitals, and what stands for them.
     collations: dict[str, str] = field(default_factory=dict)
+    timezone: str = ""  # what SQLite's localtime is
 
 
 def read_rules(path: Path) -> Rules:
@@ -148,11 +164,19 @@ def read_rules(path: Path) -> Rules:
         raise UsageError(f"the rules {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the rules {path} are no TOML: {error}") from error
-    unknown = data.keys() - {"rule", "rename", "collation", "quarantine"}
+    unknown = data.keys() - {"rule", "rename", "collation", "quarantine", "timezone"}
     if unknown:
         raise UsageError(f"{path}: unknown: {', '.join(sorted(unknown))}", "see ferry/README.md")
     file = data.get("quarantine", path.stem + ".quarantine.jsonl")
-    rules = Rules(path, path.parent / file)
+    rules = Rules(path, path.parent / file, timezone=data.get("timezone", ""))
+    if rules.timezone:
+        try:
+            ZoneInfo(rules.timezone)
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            raise UsageError(
+                f"{path}: there is no time zone {rules.timezone!r}",
+                'as in timezone = "Europe/Berlin"',
+            ) from None
     for number, entry in enumerate(_entries(path, data, "rule"), start=1):
         rules.rules.append(_read_rule(path, number, entry))
     for number, entry in enumerate(_entries(path, data, "rename"), start=1):
@@ -225,23 +249,87 @@ def _round(value: Any, scale: int) -> Any:
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_EVEN))
 
 
-def _moment(value: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
+# A moment as programs write it, and what may stand behind it: an offset, a zone's name, both
+# (Go), Go's reading of its monotonic clock.
+_ZONED = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)?(?:[ T](?=\d\d:)|(?<!.)(?=\d\d:)|$)"
+    r"(?P<clock>\d\d:\d\d(?::\d\d)?)?(?:\.(?P<fraction>\d+))?"
+    r"(?: ?(?P<offset>[+-]\d\d(?::?\d\d(?::?\d\d)?)?))?(?: ?(?P<name>[A-Za-z]{1,5}|[+-]\d\d))?"
+    r"(?: m=[+-][\d.]+)?"
+)
+# Hours of the names that mean one thing only. (IST, CST and others mean several.)
+_ZONES = {
+    **dict.fromkeys(("Z", "UTC", "GMT", "WET"), 0),
+    **dict.fromkeys(("CET", "WEST", "MEZ"), 1),
+    **dict.fromkeys(("CEST", "EET", "MESZ"), 2),
+    **dict.fromkeys(("EEST", "MSK"), 3),
+    **{"EDT": -4, "EST": -5, "CDT": -5, "MDT": -6, "MST": -7, "PDT": -7, "PST": -8},
+}
 
 
-def _utc(value: Any) -> Any:
-    moment = _moment(value)
-    if moment is None or moment.tzinfo is None:
+def _offset(text: str | None, name: str | None) -> timedelta | None:
+    """Return how far a zone is ahead of UTC, None if that cannot be told."""
+    if text is None:
+        hours = _ZONES.get((name or "").upper())
+        return None if hours is None else timedelta(hours=hours)
+    digits = text[1:].replace(":", "").ljust(6, "0")
+    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
+    return -ahead if text[0] == "-" else ahead
+
+
+def _without_zone(value: Any, kind: str, *, shift: bool) -> Any:
+    """Return a moment without its zone, in UTC if it is to be shifted; as it is if that fails."""
+    match = _ZONED.fullmatch(value) if isinstance(value, str) else None
+    if match is None or match["clock"] is None or not (match["offset"] or match["name"]):
         return value
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+    day = match["day"]
+    if day is None:
+        # A time of day alone is shifted into no other day.
+        return value if shift or kind != "time" else _with_fraction(match["clock"], match)
+    try:
+        moment = datetime.fromisoformat(f"{day} {match['clock']}")
+        if shift:
+            ahead = _offset(match["offset"], match["name"])
+            if ahead is None:
+                return value
+            moment -= ahead
+    except (ValueError, OverflowError):
+        return value
+    if kind == "date":
+        return moment.date().isoformat()
+    return _with_fraction(moment.isoformat(" "), match)
 
 
-def _drop_zone(value: Any) -> Any:
-    moment = _moment(value)
-    return value if moment is None else moment.replace(tzinfo=None).isoformat(" ")
+def _with_fraction(text: str, match: re.Match[str]) -> str:
+    if match["fraction"] is None:
+        return text
+    return f"{text if text.count(':') > 1 else text + ':00'}.{match['fraction'][:6]}"
+
+
+def _utc(value: Any, kind: str) -> Any:
+    return _without_zone(value, kind, shift=True)
+
+
+def _drop_zone(value: Any, kind: str) -> Any:
+    return _without_zone(value, kind, shift=False)
+
+
+def _microseconds(value: Any) -> Any:
+    """Return a moment with six digits behind the point at most."""
+    head, point, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
+    return f"{head}.{fraction[:6]}" if point and fraction.isdigit() else value
+
+
+def _loses(value: Any, new: Any, kind: str) -> bool:
+    """Tell whether a moment that was written anew lost digits other than 0, or its time of day."""
+    match = _ZONED.fullmatch(value) if isinstance(value, str) else None
+    if match is None or value == new:
+        return False
+    if (match["fraction"] or "")[6:].strip("0"):
+        return True
+    if kind != "date":
+        return False
+    return bool(re.sub(r"[0:.]", "", (match["clock"] or "") + (match["fraction"] or "")))
 
 
 def _is_utf8(value: bytes | None) -> bool:
@@ -258,8 +346,10 @@ _FUNCTIONS = (
     ("ferry_is_utf8", 1, _is_utf8),
     ("ferry_strip", 1, _strip),
     ("ferry_round", 2, _round),
-    ("ferry_utc", 1, _utc),
-    ("ferry_drop_zone", 1, _drop_zone),
+    ("ferry_utc", 2, _utc),
+    ("ferry_drop_zone", 2, _drop_zone),
+    ("ferry_microseconds", 1, _microseconds),
+    ("ferry_loses", 3, _loses),
     ("ferry_fits", 3, ferry_fits),
 )
 
@@ -281,6 +371,7 @@ class Applied:
     column: str
     count: int
     samples: list[dict[str, str]]
+    cut: int | None = None  # how many values lose digits other than 0, where the action may cut
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry in the report."""
@@ -291,6 +382,7 @@ class Applied:
             "action": self.rule.action,
             "count": self.count,
             "samples": self.samples,
+            **({} if self.cut is None else {"cut": self.cut}),
         }
 
 
@@ -349,11 +441,17 @@ class Application:
         self.set_aside: list[tuple[Table, str]] = []  # table and condition
         self._places: dict[tuple[str, str], str] = {}
         self._types: dict[str, list[str]] = {}  # declared types of the tables that are done
+        # Columns that get another type, and those of them that only follow the key they point to.
+        self._retyped: dict[tuple[str, str], _Retype] = {}
+        self.followed: dict[tuple[str, str], str] = {}
+        self._unique_instead: set[str] = set()  # tables whose primary key has NULLs
+        self._found: dict[tuple[int, str, str], bool] = {}
         for name, arguments, function in _FUNCTIONS:
             connection.create_scalar_function(name, function, arguments, deterministic=True)
 
     def run(self) -> Schema:
         """Create the views; returns the schema with the types and names that the rules ask for."""
+        self._find_types()
         schema = self.renaming.apply(self.schema)
         renamed = {table.original: table for table in schema.tables}
         for table in self._parents_first():
@@ -364,6 +462,8 @@ class Application:
                 table,
                 columns=tuple(dataclasses.replace(c, declared=declared) for c, declared in columns),
             )
+        schema = self._with_unique_keys(schema)
+        schema.zone = self.rules.timezone
         return _with_collations(schema, self.rules.collations)
 
     def place(self, database: str, table: str) -> str:
@@ -401,12 +501,10 @@ class Application:
             self._put_view(database, table, renamed, acting)
         self._types[table.name] = []
         for column in table.columns:
-            declared = column.declared
-            for rule in acting[column.name]:
-                action = ACTIONS[rule.hazard][rule.action]
-                if isinstance(action, _Retype):
-                    declared = action.declared
-            self._types[table.name].append(declared)
+            retype = self._retyped.get((table.name, column.name))
+            self._types[table.name].append(retype.declared if retype else column.declared)
+            if any(rule.action == UNIQUE for rule in acting[column.name]):
+                self._unique_instead.add(table.name)
 
     def _put_view(
         self, database: str, table: Table, renamed: Table, acting: dict[str, list[Rule]]
@@ -415,11 +513,16 @@ class Application:
         for column, name in zip(table.columns, renamed.columns, strict=True):
             value = own = f"t0.{quote_name(column.name)}"
             cases = ""
+            if (table.name, column.name) in self.followed:
+                retype = self._retyped[table.name, column.name]
+                value = retype.expression.replace("{c}", own)
             for rule in acting[column.name]:
                 condition = self._condition(rule, table, column, database)
                 action = ACTIONS[rule.hazard][rule.action]
                 if rule.action == QUARANTINE:
                     unwanted.append(condition)
+                elif rule.action == UNIQUE:
+                    continue
                 elif isinstance(action, _Retype):
                     value = action.expression.replace("{c}", own)
                 else:
@@ -429,7 +532,8 @@ class Application:
                 value = f"CASE{cases} ELSE {value} END"
             values.append(f"{value} AS {quote_name(name.name)}")
         # `SELECT *` of a virtual table leaves out the rowid, which is one of its columns to us.
-        if not (any(acting.values()) or renamed.renamed or table.virtual):
+        follows = any((table.name, column.name) in self.followed for column in table.columns)
+        if not (any(acting.values()) or renamed.renamed or follows or table.virtual):
             return
         rowid, name_of_rowid = row_name(table), row_name(renamed)
         if rowid is not None and name_of_rowid is not None:
@@ -526,8 +630,66 @@ class Application:
         )
         return f"({filled} AND NOT EXISTS (SELECT 1 FROM {place} p WHERE {same}))"
 
+    def _find_types(self) -> None:
+        """Find out which columns get another type; what points to a key gets the key's type."""
+        for table in self.schema.tables:
+            for column in table.columns:
+                for rule in self.rules.rules:
+                    action = ACTIONS[rule.hazard][rule.action]
+                    if isinstance(action, _Retype) and self._finds(rule, table, column):
+                        self._retyped[table.name, column.name] = action
+        grown = True
+        while grown:
+            grown = False
+            for table in self.schema.tables:
+                for key in table.foreign_keys:
+                    parent, names = self.schema.table(key.parent), self.schema.referenced(key)
+                    if parent is None or not names:
+                        continue
+                    for child, name in zip(key.columns, names, strict=True):
+                        column = table.column(child)
+                        place = (table.name, column.name)
+                        retype = self._retyped.get((parent.name, name))
+                        if retype is None or place in self._retyped:
+                            continue
+                        if declared_kind(column.declared) != declared_kind(retype.declared):
+                            self._retyped[place] = retype
+                            self.followed[place] = f"{parent.name}.{name}"
+                            grown = True
+
+    def _with_unique_keys(self, schema: Schema) -> Schema:
+        """Return the schema with UNIQUE instead of the primary keys in which NULLs are to stay."""
+        if not self._unique_instead:
+            return schema
+        keys = {
+            table.name: table.primary_key
+            for table in schema.tables
+            if table.original in self._unique_instead and table.primary_key is not None
+        }
+
+        def pointing(key: ForeignKey) -> ForeignKey:
+            parent = schema.table(key.parent)
+            if parent is None or parent.name not in keys or key.references:
+                return key
+            return dataclasses.replace(key, references=keys[parent.name].columns)
+
+        tables = []
+        for table in schema.tables:
+            new = dataclasses.replace(table, foreign_keys=tuple(map(pointing, table.foreign_keys)))
+            if table.name in keys:
+                uniques = (keys[table.name], *new.uniques)
+                new = dataclasses.replace(new, primary_key=None, uniques=uniques)
+            tables.append(new)
+        return dataclasses.replace(schema, tables=tables)
+
     def _finds(self, rule: Rule, table: Table, column: Column) -> bool:
         """Tell whether a rule has work in a column; if there is one database, note how much."""
+        place = (rule.number, table.name, column.name)
+        if place not in self._found:
+            self._found[place] = self._looks(rule, table, column)
+        return self._found[place]
+
+    def _looks(self, rule: Rule, table: Table, column: Column) -> bool:
         if not rule.fits(table.name, column.name):
             return False
         if self.databases == ("main",):
@@ -557,7 +719,16 @@ class Application:
             f"AS BLOB)), 1, 80) FROM {place} WHERE {condition} LIMIT {_SAMPLES}"
         )
         samples = [{"row": str(row), "value": _readable(value)} for row, value in rows]
-        self.applied.append(Applied(rule, table.name, column.name, count, samples))
+        cut = None
+        if rule.action in _CUTTING:
+            name = f"t0.{quote_name(column.name)}"
+            new = fill_condition(str(ACTIONS[rule.hazard][rule.action]), column, name)
+            kind = declared_kind(column.declared)
+            (cut,) = self.connection.execute(
+                f"SELECT count(*) FROM {place} WHERE {condition} "
+                f"AND ferry_loses({name}, {new}, '{kind}')"
+            ).fetchone()
+        self.applied.append(Applied(rule, table.name, column.name, count, samples, cut))
         if rule.action == QUARANTINE:
             self.set_aside.append((table, condition))
         return True

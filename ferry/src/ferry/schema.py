@@ -192,6 +192,7 @@ class Schema:
     programs: list[Program] = field(default_factory=list)  # in order of creation
     not_carried: list[NotCarried] = field(default_factory=list)
     virtual: list[VirtualTable] = field(default_factory=list)
+    zone: str = ""  # what SQLite's localtime is, where a rule says so
 
     def table(self, name: str) -> Table | None:
         """Find a table by name, upper or lower case as in SQLite."""

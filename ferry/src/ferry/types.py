@@ -117,10 +117,22 @@ _TIME_HAZARDS = (
     ),
     HazardRule(
         "time-zone-in-timestamp",
-        "{c} GLOB '*[0-9]Z' OR {c} GLOB '*[0-9]z' OR {c} GLOB '*:[0-9][0-9]*[+-][0-9][0-9]*'",
+        "{c} GLOB '*[0-9]Z' OR {c} GLOB '*[0-9]z' OR {c} GLOB '*:[0-9][0-9]*[+-][0-9][0-9]*' "
+        "OR {c} GLOB '*:[0-9][0-9]* [A-Za-z]*'",
         "write all values of the column in one time zone and drop the suffix",
     ),
+    HazardRule(
+        "fine-fraction-in-timestamp",
+        f"{{c}} GLOB '*{_SECONDS}.{_D * 6}{_D}*' "
+        "AND substr({c}, instr({c}, '.') + 1) NOT GLOB '*[^0-9]*'",
+        "PostgreSQL keeps six digits: cut the others off if they mean nothing",
+    ),
     HazardRule("not-a-timestamp", "1", _CLEAN),
+)
+_TIME_IN_DATE = HazardRule(
+    "time-in-date",
+    f"{{c}} GLOB '{_DATE}[ T]{_MINUTES}*' AND substr({{c}}, 17) NOT GLOB '*[^0-9:.]*'",
+    "cut off the time if it means nothing, or declare the column TIMESTAMP",
 )
 
 HAZARDS: dict[Kind, tuple[HazardRule, ...]] = {
@@ -157,7 +169,7 @@ HAZARDS: dict[Kind, tuple[HazardRule, ...]] = {
         _BLOB,
     ),
     Kind.TIMESTAMP: _TIME_HAZARDS,
-    Kind.DATE: _TIME_HAZARDS,
+    Kind.DATE: (*_TIME_HAZARDS[:-2], _TIME_IN_DATE, _TIME_HAZARDS[-1]),
     Kind.TIME: _TIME_HAZARDS,
     Kind.TEXT: (
         HazardRule("blob-in-text", "typeof({c}) = 'blob'", "declare the column BLOB, or cast them"),
