@@ -190,7 +190,7 @@ def test_what_is_meant_for_sqlite_alone_is_counted_and_said(judge, ferry, copied
     assert run.code == 0, run
     assert [item["verdict"] for item in statements] == ["excluded"] * 3 + ["ok"]
     assert run.report["counts"] == {"ok": 1, "fails": 0, "unjudged": 0, "excluded": 3}
-    assert "3 are for SQLite by their comment" in run.out
+    assert "3 are not for PostgreSQL" in run.out
     script = tmp_path / "program/schema_sqlite.sql"
     script.write_text("CREATE TABLE x (id INTEGER PRIMARY KEY AUTOINCREMENT);\nSELECT 1;\n")
     assert ferry("audit-sql", tmp_path / "program", copied.dsn).code == 3
@@ -200,3 +200,112 @@ def test_what_is_meant_for_sqlite_alone_is_counted_and_said(judge, ferry, copied
     script.write_text("-- ferry: sqlite\n" + script.read_text())
     run = ferry("audit-sql", tmp_path / "program", copied.dsn)
     assert (run.code, run.report["counts"]["excluded"]) == (0, 4)
+
+
+def warnings_of(statements):
+    return [" | ".join(item["warnings"]) for item in statements]
+
+
+def test_what_is_accepted_and_means_something_else_is_warned_of(judge):
+    calls = [
+        ("SELECT CAST(accuracy AS INTEGER) FROM weapon_comprehensive_stats", "rounds"),
+        ("SELECT CAST(kills AS INTEGER) FROM weapon_comprehensive_stats", ""),
+        ("SELECT CAST(sum(kills) * 1.0 / 3 AS INT) FROM weapon_comprehensive_stats", "rounds"),
+        ("SELECT CAST(map_name AS INTEGER) FROM rounds", "SQLite takes the digits"),
+        ("SELECT map_name FROM rounds ORDER BY round_date LIMIT 5", "without a tie-breaker"),
+        ("SELECT map_name FROM rounds ORDER BY round_date, id LIMIT 5", ""),
+        ("SELECT map_name FROM rounds ORDER BY round_date", ""),
+        ("SELECT r.map_name FROM rounds AS r ORDER BY r.id LIMIT 5", ""),
+        ("SELECT map_name, count(*) AS n FROM rounds GROUP BY map_name ORDER BY n LIMIT 3",
+         "without a tie-breaker"),
+        ("SELECT map_name, count(*) AS n FROM rounds GROUP BY map_name ORDER BY n, map_name "
+         "LIMIT 3", ""),
+        ("SELECT id FROM rounds ORDER BY round_outcome DESC, id", "DESC NULLS LAST"),
+        ("SELECT id FROM rounds ORDER BY round_outcome DESC NULLS LAST, id", ""),
+        ("SELECT id FROM rounds ORDER BY id DESC", ""),
+    ]  # fmt: skip
+    run, statements = judge("\n".join(f"db.execute({sql!r})" for sql, _ in calls))
+    assert run.code == 0, run
+    for (sql, expected), found in zip(calls, warnings_of(statements), strict=True):
+        assert (expected in found) if expected else found == "", (sql, found)
+    assert "bot.py:1: warning: CAST" in run.out
+    warned = sum(bool(expected) for _, expected in calls)
+    assert run.report["counts"]["warned"] == warned
+    assert f"{warned} are accepted and may mean something else" in run.out
+
+
+def test_texts_passed_for_numbers_and_moments_are_warned_of(judge):
+    run, statements = judge(
+        """
+        async def f(db, player: str, number: int, when):
+            await db.fetch("SELECT id FROM rounds WHERE id = $1", player)
+            await db.fetch("SELECT id FROM rounds WHERE id = $1", number)
+            db.execute("SELECT id FROM rounds WHERE id = ? AND map_name = ?", (str(number), player))
+            db.execute("INSERT INTO processed_files (filename, processed_at) VALUES (?, ?)",
+                       (player, when.isoformat()))
+            db.execute("SELECT id FROM rounds WHERE id = ?", [when])
+        """
+    )
+    assert run.code == 0, run
+    found = warnings_of(statements)
+    assert "parameter 1 is a bigint" in found[0]
+    assert "parameter 1 is a bigint" in found[2]
+    assert "parameter 2 is a timestamp" in found[3]
+    assert (found[1], found[4]) == ("", "")
+
+
+def test_what_is_not_for_postgresql_is_told_apart(judge):
+    run, statements = judge(
+        """
+        import logging
+        import sqlite3
+
+        import aiosqlite
+
+        log = logging.getLogger()
+
+        class SqliteStore:
+            def f(self, db):
+                db.execute("PRAGMA foreign_keys = ON")
+
+        def upgrade_sqlite(db):
+            db.execute("SELECT sqlite_version()")
+
+        async def f(db, kind):
+            if kind == "sqlite":
+                db.execute("SELECT name FROM sqlite_master")
+            else:
+                db.execute("SELECT 1 FROM rounds")
+            if kind != "sqlite":
+                db.execute("SELECT 2 FROM rounds")
+            else:
+                db.execute("PRAGMA user_version")
+            query = "SELECT now()" if kind == "postgres" else "SELECT datetime('now')"
+            log.warning("INSERT INTO words (%s) VALUES (%s) failed", kind, kind)
+            raise ValueError("DELETE FROM prose is not allowed")
+
+        async def g():
+            own = sqlite3.connect("cache.db")
+            own.execute("INSERT OR REPLACE INTO cache VALUES (?)", (1,))
+            cursor = own.cursor()
+            cursor.execute("SELECT * FROM cache")
+            async with aiosqlite.connect("other.db") as other:
+                await other.execute("CREATE TABLE IF NOT EXISTS c (a INTEGER PRIMARY KEY)")
+
+        def h(own):
+            own.execute("SELECT 3 FROM rounds")
+        """
+    )
+    assert run.code == 0, run
+    verdicts = {item["sql"]: (item["verdict"], item["message"]) for item in statements}
+    accepted = {sql for sql, (verdict, _) in verdicts.items() if verdict == "ok"}
+    assert accepted == {
+        "SELECT 1 FROM rounds", "SELECT 2 FROM rounds", "SELECT now()", "SELECT 3 FROM rounds",
+    }  # fmt: skip
+    assert verdicts["PRAGMA foreign_keys = ON"][1] == "the class SqliteStore is for SQLite"
+    assert verdicts["PRAGMA user_version"][1] == "it stands in a branch for SQLite"
+    assert "the SQLite file that line 30 opens" in verdicts["SELECT * FROM cache"][1]
+    assert verdicts["DELETE FROM prose is not allowed"][1] == "a text for people"
+    warned = [m["text"] for m in run.report["messages"] if m["level"] == "warning"]
+    opened = [text for text in warned if "opens a SQLite file itself" in text]
+    assert [text.split(":")[1] for text in opened] == ["30", "34"]

@@ -102,3 +102,19 @@ def test_audit_needs_the_schema_only(ferry, role, tmp_path):
     execute(grant)
     run = ferry("audit-sql", tmp_path / "bot.py", reader.dsn)
     assert run.code == 0, run
+
+
+@pytest.mark.parametrize("script", ["CREATE TABLE t (a)", "CREATE TABLE u (a)"])
+def test_tables_of_others_make_a_target_that_is_not_empty(
+    ferry, make_sqlite, database, postgres_cluster, script
+):
+    role = f"mover_{database.name}"
+    with database.connect() as admin:
+        admin.execute("CREATE TABLE t (a text); INSERT INTO t VALUES ('theirs')")
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        admin.execute(f"GRANT USAGE, CREATE ON SCHEMA public TO {role}")
+    mover = postgres_cluster.database(database.name, user=role)
+    run = ferry("copy", make_sqlite(f"{script}; INSERT INTO {script[13]} VALUES ('x')"), mover.dsn)
+    assert run.code == 3, run
+    assert "the target is not empty: the schema public of the database" in run.err
+    assert "already has t" in run.err

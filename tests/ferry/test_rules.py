@@ -81,10 +81,12 @@ def decide(ferry, make_sqlite, database, tmp_path):
          ["2023-05-06 07:08:09.123", "2023-05-06 05:08:09"]),
         ("TIMESTAMP", ["'2023-05-06 07:08:09.5 +0000 UTC'",
                        "'2023-05-06 07:08:09.1234567 +0200 CEST m=+0.01'",
-                       "'2023-05-06 07:08:09 CEST'", "'2023-05-06 07:08 UTC'"],
+                       "'2023-05-06 07:08:09 CEST'", "'2023-05-06 07:08 UTC'",
+                       "'2023-05-06T07:08:09+02:00[Europe/Berlin]'",
+                       "'2023-01-06 07:08:09 America/New_York'"],
          "time-zone-in-timestamp", "utc", None,
          ["2023-05-06 07:08:09.5", "2023-05-06 05:08:09.123456", "2023-05-06 05:08:09",
-          "2023-05-06 07:08:00"]),
+          "2023-05-06 07:08:00", "2023-05-06 05:08:09", "2023-01-06 12:08:09"]),
         ("TIMESTAMP", ["'2023-05-06 07:08:09.25 CST'", "'2023-05-06 07:08:09-0330'"],
          "time-zone-in-timestamp", "drop-zone", None,
          ["2023-05-06 07:08:09.25", "2023-05-06 07:08:09"]),
@@ -339,13 +341,16 @@ def test_what_a_rule_cuts_off_is_counted(ferry, make_sqlite, database, tmp_path)
 def test_a_rule_that_does_not_help_says_so(ferry, make_sqlite, tmp_path):
     path = make_sqlite(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, v DATETIME);"
-        "INSERT INTO t VALUES (1, '2023-05-06 07:08:09 IST')"  # India, Israel, Ireland
+        # India, Israel, Ireland; and an afternoon is no zone.
+        "INSERT INTO t VALUES (1, '2023-05-06 07:08:09 IST'), (2, '2023-05-06 07:08:09 PM')"
     )
     rules = tmp_path / "rules.toml"
-    rules.write_text(one_rule("t", "v", "time-zone-in-timestamp", "utc"))
-    run = ferry("inspect", path, "--rules", rules)
-    assert run.code == 3
-    assert "rule 1 (utc) does not help with these" in run.err
+    for action, rows in (("utc", 2), ("drop-zone", 1)):
+        rules.write_text(one_rule("t", "v", "time-zone-in-timestamp", action))
+        run = ferry("inspect", path, "--rules", rules)
+        assert run.code == 3
+        assert f"rule 1 ({action}) does not help with these" in run.err
+        assert [item["count"] for item in run.report["hazards"]] == [rows]
 
 
 def test_what_points_to_a_key_takes_its_type(ferry, make_sqlite, database, tmp_path):

@@ -190,7 +190,7 @@ def test_moments_are_utc_and_have_whole_seconds(copied, declaration):
 
 
 @pytest.mark.parametrize(
-    "declaration", ["INTEGER DEFAULT 'many'", "TEXT DEFAULT (random())", "INTEGER DEFAULT ''",
+    "declaration", ["INTEGER DEFAULT 'many'", "TEXT DEFAULT (changes())", "INTEGER DEFAULT ''",
                     "BOOLEAN DEFAULT 7", "TEXT DEFAULT (strftime('%s', 'now', 'localtime'))"]
 )  # fmt: skip
 def test_defaults_without_an_equivalent_are_named(copied, declaration):

@@ -8,6 +8,7 @@ where a value is put in. A statement that cannot be judged for such a hole is li
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -19,6 +20,7 @@ from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 from sqlglot.tokens import TokenType
 
+from ferry.advice import Adviser
 from ferry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +108,12 @@ _INSTEAD_BY_MESSAGE: tuple[tuple[str, str], ...] = (
 )
 # A comment beside a statement that is meant for SQLite alone.
 _FOR_SQLITE = re.compile(r"(#|--)\s*ferry:\s*sqlite\b", re.IGNORECASE)
+_OPENS_SQLITE = ("sqlite3.connect", "aiosqlite.connect")
+# What writes for people; a statement in it is prose.
+_LOGS = re.compile(
+    r"(^|\.)(print|debug|info|warning|warn|error|exception|critical|log|log_\w+)$"
+    r"|^(\w*Error|\w*Exception|warnings\.warn)$"
+)
 _ALIAS = "aliases are not known in WHERE, HAVING or within ORDER BY expressions: repeat it in full"
 
 
@@ -119,10 +127,15 @@ class Statement:
     verdict: str = "ok"  # ok, fails, unjudged, excluded
     message: str = ""
     instead: str = ""
+    warnings: list[str] = field(default_factory=list)  # accepted, and meant otherwise
+    # What the source passes for its parameters: "text", or None where nothing tells.
+    arguments: list[str | None] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry in the report."""
-        return dict(vars(self))
+        entry = dict(vars(self))
+        del entry["arguments"]
+        return entry
 
 
 @dataclass
@@ -156,7 +169,11 @@ class _Strings(ast.NodeVisitor):
     """Collects the texts of a Python source, with holes where values are put in."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self.found: list[tuple[int, int, str]] = []  # first and last line, text
+        self.found: list[_Found] = []
+        self.opened: list[int] = []  # lines in which the source opens a SQLite file itself
+        self._why_not: list[str] = []  # why what is read just now is not for PostgreSQL
+        self._files: list[dict[str, int]] = [{}]  # names of such files, and where they were opened
+        self._texts: list[set[str]] = [set()]  # names of parameters that are texts
         self.lastrowid: list[int] = []
         self._constants = self._single_assignments(tree)
 
@@ -228,9 +245,169 @@ class _Strings(ast.NodeVisitor):
         if isinstance(node, ast.expr):
             text = self._text(node)
             if text is not None:
-                self.found.append((node.lineno, node.end_lineno or node.lineno, text))
+                self._note(node, text)
                 return
         super().generic_visit(node)
+
+    def _note(self, node: ast.expr, text: str, arguments: Sequence[str | None] = ()) -> None:
+        why_not = self._why_not[-1] if self._why_not else ""
+        last = node.end_lineno or node.lineno
+        self.found.append(_Found(node.lineno, last, text, why_not, list(arguments)))
+
+    @contextlib.contextmanager
+    def _not_for_postgres(self, why: str) -> Iterator[None]:
+        """Read a part of the source that is not for PostgreSQL; ``why`` may be empty."""
+        if why:
+            self._why_not.append(why)
+        yield
+        if why:
+            self._why_not.pop()
+
+    def visit_If(self, node: ast.If) -> None:
+        """Tell branches apart that are for SQLite only."""
+        self.visit(node.test)
+        for branch, why in zip((node.body, node.orelse), _branches(node.test), strict=True):
+            with self._not_for_postgres(why):
+                for child in branch:
+                    self.visit(child)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        """Tell texts apart that are chosen for SQLite only."""
+        self.visit(node.test)
+        for branch, why in zip((node.body, node.orelse), _branches(node.test), strict=True):
+            with self._not_for_postgres(why):
+                self.visit(branch)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """Read a class; one that is called after SQLite is for it alone."""
+        named = "sqlite" in node.name.lower()
+        with self._not_for_postgres(f"the class {node.name} is for SQLite" if named else ""):
+            self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """Read a function; its names are its own."""
+        named = "sqlite" in node.name.lower()
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        texts = {
+            argument.arg
+            for argument in arguments
+            if argument.annotation is not None and ast.unparse(argument.annotation) == "str"
+        }
+        self._texts.append(texts)
+        self._files.append(dict(self._files[-1]))
+        with self._not_for_postgres(f"the function {node.name} is for SQLite" if named else ""):
+            self.generic_visit(node)
+        self._texts.pop()
+        self._files.pop()
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """Remember names of SQLite files that the source opens itself."""
+        for target in node.targets:
+            self._remember_file(target, node.value)
+        self.generic_visit(node)
+
+    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
+        """Remember names of SQLite files that the source opens itself."""
+        for item in node.items:
+            if item.optional_vars is not None:
+                self._remember_file(item.optional_vars, item.context_expr)
+        self.generic_visit(node)
+
+    visit_AsyncWith = visit_With
+
+    def _remember_file(self, target: ast.expr, value: ast.expr) -> None:
+        while isinstance(value, (ast.Await, ast.Attribute, ast.Call)):
+            if isinstance(value, ast.Call) and ast.unparse(value.func) in _OPENS_SQLITE:
+                self._files[-1][ast.unparse(target)] = value.lineno
+                return
+            known = self._files[-1].get(ast.unparse(value))
+            if known is not None:  # a cursor of such a file
+                self._files[-1][ast.unparse(target)] = known
+                return
+            value = value.func if isinstance(value, ast.Call) else value.value
+        known = self._files[-1].get(ast.unparse(value))
+        if known is not None:
+            self._files[-1][ast.unparse(target)] = known
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """Read a call: what is logged is no statement; what is run may have parameters."""
+        name = ast.unparse(node.func)
+        if name in _OPENS_SQLITE:
+            self.opened.append(node.lineno)
+        if _LOGS.search(name):
+            with self._not_for_postgres("a text for people"):
+                self.generic_visit(node)
+            return
+        first = node.args[0] if node.args else None
+        if (
+            first is None
+            or not isinstance(node.func, ast.Attribute)
+            or self._text(node) is not None
+        ):
+            self.generic_visit(node)
+            return
+        text = self._text(first)
+        if text is None:
+            self.generic_visit(node)
+            return
+        owner = ast.unparse(node.func.value)
+        line = self._files[-1].get(owner)
+        why = f"it is for the SQLite file that line {line} opens" if line is not None else ""
+        with self._not_for_postgres(why):
+            self._note(first, text, self._passed(node.args[1:]))
+        self.visit(node.func)
+        for child in (*node.args[1:], *node.keywords):
+            self.visit(child)
+
+    def _passed(self, arguments: Sequence[ast.expr]) -> list[str | None]:
+        """Return what is passed for the parameters of a statement, as far as the source tells."""
+        given = list(arguments)
+        if len(given) == 1 and isinstance(given[0], (ast.Tuple, ast.List)):
+            given = given[0].elts
+        if any(isinstance(item, ast.Starred) for item in given):
+            return []
+        return ["text" if self._is_text(item) else None for item in given]
+
+    def _is_text(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.Constant):
+            return isinstance(node.value, str)
+        if isinstance(node, ast.Name):
+            return node.id in self._texts[-1]
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                return node.func.id == "str"
+            return isinstance(node.func, ast.Attribute) and node.func.attr in (
+                "isoformat",
+                "strftime",
+            )
+        return isinstance(node, ast.JoinedStr)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A text of a source."""
+
+    line: int
+    last: int
+    text: str
+    why_not: str  # why it is not for PostgreSQL, if it is not
+    arguments: list[str | None]
+
+
+def _branches(test: ast.expr) -> tuple[str, str]:
+    """Return why the branches of a condition are not for PostgreSQL, empty where they may be."""
+    text = ast.unparse(test).lower()
+    if isinstance(test, ast.BoolOp):
+        return "", ""  # more than one question
+    turned = text.startswith("not ") or " != " in text or " is not " in text or " not in " in text
+    why = "it stands in a branch for SQLite"
+    if "sqlite" in text and "postgres" not in text:
+        return ("", why) if turned else (why, "")
+    if re.search(r"postgres|asyncpg|psycopg", text) and "sqlite" not in text:
+        return (why, "") if turned else ("", why)
+    return "", ""
 
 
 def _statements_of_python(path: Path, findings: Findings) -> None:
@@ -243,13 +420,25 @@ def _statements_of_python(path: Path, findings: Findings) -> None:
     strings = _Strings(tree)
     strings.visit(tree)
     lines = source.decode("utf-8", "replace").splitlines()
-    for line, last, text in strings.found:
+    for found in strings.found:
+        text = found.text
         if _SQL.match(text):
             offset = text[: len(text) - len(text.lstrip())].count("\n")
-            verdict = "excluded" if _is_for_sqlite(lines, line, last) else "ok"
-            for start, sql in _split(text.strip()):
-                place = line + offset + start
-                findings.statements.append(Statement(str(path), place, sql, verdict))
+            commented = _is_for_sqlite(lines, found.line, found.last)
+            why = "its comment says that it is for SQLite" if commented else found.why_not
+            parts = _split(text.strip())
+            for start, sql in parts:
+                statement = Statement(str(path), found.line + offset + start, sql)
+                if why:
+                    statement.verdict, statement.message = "excluded", why
+                if len(parts) == 1:
+                    statement.arguments = found.arguments
+                findings.statements.append(statement)
+    for line in strings.opened:
+        findings.remarks.append(
+            f"{path}:{line}: opens a SQLite file itself: if that is the file that moves, this goes "
+            "on reading and writing the old one, without any statement that fails"
+        )
     for line in strings.lastrowid:
         findings.remarks.append(
             f"{path}:{line}: lastrowid does not exist for PostgreSQL: INSERT … RETURNING id"
@@ -345,7 +534,7 @@ def _instead(sql: str, message: str) -> str:
     return ""
 
 
-def _judge(connection: psycopg.Connection, statement: Statement) -> None:
+def _judge(connection: psycopg.Connection, statement: Statement, adviser: Adviser) -> None:
     sql, holes = with_parameters(statement.sql)
     statement.sql = statement.sql.replace(HOLE, "{…}")
     pgconn = connection.pgconn
@@ -361,7 +550,16 @@ def _judge(connection: psycopg.Connection, statement: Statement) -> None:
         # makes types unknown; an idiom of SQLite's beside it is found nevertheless.
         unclear = holes and not statement.instead and state in ("42601", "42P18", "42P02", "42P08")
         statement.verdict = "unjudged" if unclear else "fails"
+    kinds = []
+    if not failed:
+        described = pgconn.describe_prepared(b"")
+        kinds = [described.param_type(number) for number in range(described.nparams)]
     pgconn.exec_(b"ROLLBACK TO SAVEPOINT ferry_audit")
+    if not failed:
+        statement.warnings = [
+            *adviser.read(sql),
+            *(adviser.passed(kinds, statement.arguments) if not holes else ()),
+        ]
 
 
 def audit(
@@ -381,7 +579,8 @@ def audit(
             _statements_of_python(path, findings)
     # The caller's BEGIN is lazy; without a transaction there are no savepoints.
     connection.execute("SELECT 1")
+    adviser = Adviser(connection)
     for statement in findings.statements:
         if statement.verdict != "excluded":
-            _judge(connection, statement)
+            _judge(connection, statement, adviser)
     return findings

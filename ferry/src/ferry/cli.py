@@ -16,14 +16,15 @@ from ferry.commands import Journey
 from ferry.errors import FerryError
 from ferry.report import Report
 from ferry.rules import read_rules
-from ferry.screen import Screen
+from ferry.screen import Screen, make_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _EXIT_CODES = """
 Exit codes: 0 done and proven · 2 usage · 3 refused: source or target not fit, nothing was written ·
-4 the contents differ · 5 connection or server error, safe to run again · 1 a bug
+4 the contents differ · 5 connection or server error, safe to run again · 1 a bug ·
+130 interrupted (Ctrl-C), nothing was written
 """
 
 app = typer.Typer(
@@ -379,4 +380,5 @@ def render_report(
 
 def main() -> None:
     """Entry point of the command."""
+    make_printable()
     app(prog_name="ferry")

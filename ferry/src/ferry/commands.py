@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from psycopg import errors
+
 from ferry import (
     attempt,
     audit,
@@ -706,18 +708,23 @@ class Journey:
         """Accept a target that already holds exactly this database, refuse any other."""
         ours = {table.name for table in schema.tables}
         if ours <= set(present):
-            with contextlib.suppress(DifferentError):
+            # Tables of somebody else's, that we may not read, hold nothing of ours.
+            with (
+                contextlib.suppress(DifferentError, errors.InsufficientPrivilege),
+                target.transaction(),
+            ):
                 self._prove(source.connection, target, schema, namespace)
                 return
         counts = []
         for name in sorted(present)[:_LISTED]:
-            if present[name] in "rp":
+            counts.append(name)
+            if present[name] not in "rp":
+                continue
+            with contextlib.suppress(errors.InsufficientPrivilege), target.transaction():
                 (rows,) = target.execute(
                     f"SELECT count(*) FROM {quote_name(namespace)}.{quote_name(name)}"
                 ).fetchone()
-                counts.append(f"{name} ({rows} rows)")
-            else:
-                counts.append(name)
+                counts[-1] = f"{name} ({rows} rows)"
         more = f" and {len(present) - _LISTED} more" if len(present) > _LISTED else ""
         database = target.info.dbname
         raise RefusedError(
@@ -902,6 +909,9 @@ class Journey:
         excluded = findings.count("excluded")
         if excluded:
             counts["excluded"] = excluded
+        warned = sum(bool(item.warnings) for item in findings.statements)
+        if warned:
+            counts["warned"] = warned
         self.report.data["counts"] = counts
         for item in findings.statements:
             if item.verdict not in ("ok", "excluded"):
@@ -910,6 +920,8 @@ class Journey:
                 self.screen.say(f"    {head[:160]}{'…' if len(head) > 160 else ''}")
                 if item.instead:
                     self.screen.say(f"    instead: {item.instead}")
+            for warning in item.warnings:
+                self.screen.say(f"{item.file}:{item.line}: warning: {warning}")
         for remark in findings.remarks:
             self._warn(remark)
         for path in findings.left_out:
@@ -917,11 +929,12 @@ class Journey:
         self.screen.say(
             f"{len(findings.statements)} statements: {counts['ok']} accepted, "
             f"{counts['fails']} fail, {counts['unjudged']} cannot be judged"
-            + (f", {excluded} are for SQLite by their comment" if excluded else "")
+            + (f", {excluded} are not for PostgreSQL" if excluded else "")
+            + (f"; {warned} are accepted and may mean something else" if warned else "")
         )
         self.screen.say(
-            "PREPARE does not see: text passed for a number or a time, LIKE (which minds case in "
-            "PostgreSQL), NULLs (last in ascending order), and what a program puts together later"
+            "not seen: text in a variable that is passed for a number or a time, LIKE (which minds "
+            "case in PostgreSQL), NULLs in ascending order (last), and what is put together later"
         )
         if counts["fails"]:
             raise RefusedError(

@@ -64,6 +64,10 @@ class Report:
             "not_compared": [],
             "timings": {},
         }
+        if path is not None and path.is_dir():
+            raise UsageError(
+                f"the report cannot be written: {path} is a directory", "name a file in it"
+            )
         if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
             raise UsageError(
                 f"the report cannot be written: {path.parent} is no directory that we may write to"

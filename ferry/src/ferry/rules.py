@@ -250,16 +250,16 @@ def _round(value: Any, scale: int) -> Any:
 
 
 # A moment as programs write it, and what may stand behind it: an offset, a zone's name, both
-# (Go), Go's reading of its monotonic clock.
+# (Go, Java), Go's reading of its monotonic clock. AM, PM and BC are no zones.
 _ZONED = re.compile(
-    r"(?P<day>\d{4}-\d\d-\d\d)?(?:[ T](?=\d\d:)|(?<!.)(?=\d\d:)|$)"
-    r"(?P<clock>\d\d:\d\d(?::\d\d)?)?(?:\.(?P<fraction>\d+))?"
-    r"(?: ?(?P<offset>[+-]\d\d(?::?\d\d(?::?\d\d)?)?))?(?: ?(?P<name>[A-Za-z]{1,5}|[+-]\d\d))?"
+    r"(?:(?P<day>\d{4}-\d\d-\d\d)[ T])?(?P<clock>\d\d:\d\d(?::\d\d)?)(?:\.(?P<fraction>\d+))?"
+    r"(?: ?(?:UTC|GMT)?(?P<offset>[+-]\d\d(?::?\d\d(?::?\d\d)?)?))?"
+    r"(?: ?\[?(?P<name>[Zz]|UT|utc|gmt|[A-Z]{3,5}|[A-Z][A-Za-z_]+/[A-Za-z_/+-]+|[+-]\d\d)\]?)?"
     r"(?: m=[+-][\d.]+)?"
 )
 # Hours of the names that mean one thing only. (IST, CST and others mean several.)
 _ZONES = {
-    **dict.fromkeys(("Z", "UTC", "GMT", "WET"), 0),
+    **dict.fromkeys(("Z", "UT", "UTC", "GMT", "WET"), 0),
     **dict.fromkeys(("CET", "WEST", "MEZ"), 1),
     **dict.fromkeys(("CEST", "EET", "MESZ"), 2),
     **dict.fromkeys(("EEST", "MSK"), 3),
@@ -267,29 +267,33 @@ _ZONES = {
 }
 
 
-def _offset(text: str | None, name: str | None) -> timedelta | None:
-    """Return how far a zone is ahead of UTC, None if that cannot be told."""
-    if text is None:
-        hours = _ZONES.get((name or "").upper())
-        return None if hours is None else timedelta(hours=hours)
-    digits = text[1:].replace(":", "").ljust(6, "0")
-    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
-    return -ahead if text[0] == "-" else ahead
+def _offset(text: str | None, name: str | None, moment: datetime) -> timedelta | None:
+    """Return how far a zone is ahead of UTC at a moment of its own, None if nobody can tell."""
+    if text is not None:
+        digits = text[1:].replace(":", "").ljust(6, "0")
+        ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4]), seconds=int(digits[4:]))
+        return -ahead if text[0] == "-" else ahead
+    if name is not None and "/" in name:
+        try:
+            return moment.replace(tzinfo=ZoneInfo(name)).utcoffset()
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return None
+    hours = _ZONES.get((name or "").upper())
+    return None if hours is None else timedelta(hours=hours)
 
 
 def _without_zone(value: Any, kind: str, *, shift: bool) -> Any:
     """Return a moment without its zone, in UTC if it is to be shifted; as it is if that fails."""
     match = _ZONED.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match["clock"] is None or not (match["offset"] or match["name"]):
+    if match is None or not (match["offset"] or match["name"]):
         return value
-    day = match["day"]
-    if day is None:
+    if match["day"] is None:
         # A time of day alone is shifted into no other day.
         return value if shift or kind != "time" else _with_fraction(match["clock"], match)
     try:
-        moment = datetime.fromisoformat(f"{day} {match['clock']}")
+        moment = datetime.fromisoformat(f"{match['day']} {match['clock']}")
         if shift:
-            ahead = _offset(match["offset"], match["name"])
+            ahead = _offset(match["offset"], match["name"], moment)
             if ahead is None:
                 return value
             moment -= ahead
@@ -329,7 +333,7 @@ def _loses(value: Any, new: Any, kind: str) -> bool:
         return True
     if kind != "date":
         return False
-    return bool(re.sub(r"[0:.]", "", (match["clock"] or "") + (match["fraction"] or "")))
+    return bool(re.sub(r"[0:.]", "", match["clock"] + (match["fraction"] or "")))
 
 
 def _is_utf8(value: bytes | None) -> bool:

@@ -5,7 +5,9 @@ Results go to standard output, progress and errors to standard error.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 import time
@@ -30,10 +32,34 @@ if TYPE_CHECKING:
     from ferry.errors import FerryError
 
 
+# Signs of ours that not every terminal has.
+_PLAIN = {"→": "->", "…": "...", "·": "-", "–": "-", "×": "x", "≤": "<="}
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks in another way, instead of failing."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = "".join(
+        _PLAIN.get(sign, sign.encode("ascii", "backslashreplace").decode()) for sign in text
+    )
+    return plain, error.end
+
+
+def make_printable() -> None:
+    """Let everything be printed, also where the terminal knows ASCII only."""
+    codecs.register_error("ferry", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "ferry":
+            stream.reconfigure(errors="ferry")
+
+
 class Screen:
     """Standard output and standard error."""
 
     def __init__(self) -> None:
+        make_printable()
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
