@@ -95,9 +95,59 @@ def test_values_that_do_not_fit_the_applications_type_are_refused(fill, database
     assert ask(database, "SELECT count(*) FROM parent") == [(0,)]
 
 
+ALIKE = [
+    ("jsonb", """'{"bb":1,  "a":[1.50, 2e2, -0.0, null], "é\\n":"\\u00e9", "a":true}'"""),
+    ("jsonb", "'[]'"),
+    ("uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"),
+    ("uuid", "'a0eebc999c0b4ef8bb6d6bb9bd380a11'"),
+    ("inet", "'192.168.0.1'"),
+    ("inet", "'10.1.2.3/8'"),
+    ("inet", "'2001:DB8:0::1'"),
+    ("interval", "'1 day 02:03:04.5'"),
+    ("interval", "'P1Y2M3DT4H5M6S'"),
+    ("interval", "'90 minutes'"),
+    ("interval", "'-00:00:01'"),
+    ("timestamptz", "'2024-01-01T10:00:00+02:00'"),
+    ("timestamptz", "'2024-01-01 10:00:00.5Z'"),
+]
+
+
+def test_values_are_compared_and_not_how_they_are_written(fill, database):
+    columns = ", ".join(f"c{number}" for number in range(len(ALIKE)))
+    source = f"CREATE TABLE t ({columns.replace(',', ' TEXT,')} TEXT); INSERT INTO t VALUES (" + (
+        ", ".join(value for _, value in ALIKE) + ")"
+    )
+    types = ", ".join(f"c{number} {kind}" for number, (kind, _) in enumerate(ALIKE))
+    _, run = fill(f"CREATE TABLE t ({types})", source)
+    assert run.code == 0, run
+    assert ask(database, "SELECT c3::text, c4::text FROM t") == [
+        ("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "192.168.0.1/32")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "other"),
+    [
+        ("jsonb", '{"a": 1}', '{"a": 1.0}'),
+        ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12"),
+        ("inet", "10.1.2.3/8", "10.1.2.3/9"),
+        ("interval", "1 day", "24 hours"),
+        ("timestamptz", "2024-01-01 10:00:00Z", "2024-01-01 10:00:00.000001Z"),
+    ],
+)
+def test_values_that_are_not_the_same_are_a_difference(ferry, fill, database, kind, value, other):
+    source = f"CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (5, '{value}')"
+    path, run = fill(f"CREATE TABLE t (id bigint PRIMARY KEY, v {kind})", source)
+    assert run.code == 0, run
+    with database.connect() as connection:
+        connection.execute(f"UPDATE t SET v = '{other}'")
+    run = ferry("verify", path, database.dsn)
+    assert run.code == 4, run
+    assert "id 5" in run.err
+
+
 def test_values_that_the_applications_type_alters_are_a_difference(fill, database):
-    source = SOURCE.replace("'a'", '\'{"b":1,  "a":2}\'').replace("'b'", "'[1]'")
-    _, run = fill(TARGET.replace("name varchar(20)", "name jsonb"), source)
+    _, run = fill(TARGET.replace("name varchar(20)", "name char(20)"))
     assert run.code == 4, run
     assert "id 5" in run.err
     assert ask(database, "SELECT count(*) FROM parent") == [(0,)]

@@ -169,7 +169,7 @@ def test_a_generated_column_that_computes_otherwise_arrives_with_its_values(
         ]
 
 
-def test_checks_keep_their_meaning(ferry, make_sqlite, database):
+def test_checks_keep_their_meaning(ferry, make_sqlite, database, tmp_path):
     path = make_sqlite(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER CHECK (a / 0 IS NULL), "
         "b TEXT CHECK (b < 'a'), CONSTRAINT c CHECK (a > 0), CONSTRAINT c CHECK (a < 100), "
@@ -189,6 +189,13 @@ def test_checks_keep_their_meaning(ferry, make_sqlite, database):
             with pytest.raises(Exception, match="violates check"):
                 connection.execute(f"INSERT INTO t VALUES {row}")
         connection.execute("INSERT INTO t VALUES (3, 1, 'A')")
+    back = tmp_path / "back.db"
+    assert ferry("reverse", database.dsn, back).code == 0
+    with sqlite3.connect(back) as connection:
+        rows = connection.execute("SELECT * FROM t").fetchall()
+        assert rows == [(1, -1, "Z"), (2, 7, "X"), (3, 1, "A")]
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute("INSERT INTO t VALUES (4, 0, 'A')")
 
 
 DEFAULTS = {

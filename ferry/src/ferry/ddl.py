@@ -708,6 +708,8 @@ def memories(schema: Schema, census: Census) -> dict[str, dict[str, Any]]:
         }
         if table.renamed:
             found[table.name]["renamed"] = table.renamed
+        if census.tables[table.name].broken_checks:
+            found[table.name]["loose"] = True
     return found
 
 

@@ -28,6 +28,7 @@ from psycopg import sql
 
 from ferry.rows import MAX_ROWS, Changes, RowMemory
 from ferry.schema import FOLDING, Schema, Table, quote_name
+from ferry.values import CANONICAL, FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,10 +62,6 @@ _CANONICAL: dict[str, tuple[str, str]] = {
     "timestamp": (
         "replace({c}, 'T', ' ') || substr('0000-00-00 00:00:00.000000', length({c}) + 1), ','",
         "to_char({c}, 'YYYY-MM-DD HH24:MI:SS.US'), ','",
-    ),
-    "timestamptz": (
-        "replace({c}, 'T', ' ') || substr('0000-00-00 00:00:00.000000', length({c}) + 1), ','",
-        "to_char({c} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ','",
     ),
     "date": ("{c}, ','", "to_char({c}, 'YYYY-MM-DD'), ','"),
     "time": (
@@ -102,13 +99,14 @@ _TEXT_FORMS: dict[str, tuple[str, str]] = {
     ),
 }
 _CANONICAL |= _TEXT_FORMS
+_CANONICAL |= CANONICAL
 _CATEGORIES = {
     "int2": "integer",
     "int4": "integer",
     "int8": "integer",
     "bool": "boolean",
     "timestamp": "timestamp",
-    "timestamptz": "timestamptz",
+    **{name: name for name in FUNCTIONS},
     "date": "date",
     "time": "time",
     "numeric": "numeric",
@@ -285,6 +283,9 @@ class TableSides:
 
     def prepare(self, connection: apsw.Connection) -> None:
         """Give a connection what SQLite's expression needs."""
+        for category in FUNCTIONS.keys() & set(self.categories):
+            function = FUNCTIONS[category]
+            connection.create_scalar_function(function.__name__, function, 1, deterministic=True)
         if _TEXT_FORMS.keys() & set(self.categories):
             for function in (ferry_as_text, ferry_as_number):
                 connection.create_scalar_function(

@@ -88,6 +88,7 @@ class Memory:
     rows: dict[str, RowMemory] = field(default_factory=dict)
     renames: dict[str, list[Rename]] = field(default_factory=dict)
     database: Database = field(default_factory=Database)
+    loose: set[str] = field(default_factory=set)  # tables with rows that break their own CHECKs
 
     def rules(self) -> Rules:
         """Return rules that give SQLite's tables the names they have in PostgreSQL."""
@@ -103,6 +104,7 @@ class Memory:
         self.exceptions |= other.exceptions
         self.rows |= other.rows
         self.renames |= other.renames
+        self.loose |= other.loose
 
 
 def memory_from_report(report: dict[str, Any]) -> Memory:
@@ -141,6 +143,8 @@ def memory_from_comments(target: psycopg.Connection, namespace: str) -> Memory:
         memory.extra += kept.get("extra", [])
         if "database" in kept:
             memory.database = Database.from_json(kept["database"])
+        if kept.get("loose"):
+            memory.loose.add(name)
         for column, shapes in kept["shapes"].items():
             memory.shapes[name, column] = shapes
         for column, exceptions in kept["exceptions"].items():
@@ -631,6 +635,8 @@ class _Writer:
                         self.progress(table.name, _FETCH)
                     yield values
 
+        loose = "ON" if table.name in self.memory.loose else "OFF"
+        self.out.execute(f"PRAGMA ignore_check_constraints = {loose}")
         try:
             self.out.executemany(insert, rows())
         except apsw.ConstraintError as error:
