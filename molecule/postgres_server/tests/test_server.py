@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -24,6 +25,7 @@ SERIAL = (
         ("password_encryption", "scram-sha-256"),
         ("ssl", "on"),
         ("ssl_min_protocol_version", "TLSv1.2"),
+        ("temp_file_limit", "4GB"),
         ("shared_buffers", "512MB"),  # a quarter of postgres_server_memory_mb
         ("effective_cache_size", "1536MB"),
         ("maintenance_work_mem", "128MB"),
@@ -81,10 +83,58 @@ def test_connections_and_failures_are_in_the_journal_with_their_address(client, 
     )
     journal = database.ok("journalctl -t postgres --since=-2min -o cat")
     assert re.search(
-        rf"user=etlegacy_app db=etlegacy_stats .*client={ADDRESS['client']} "
+        rf"client={ADDRESS['client']} user=etlegacy_app db=etlegacy_stats .*"
         r"FATAL: +password authentication failed",
         journal,
     )
+
+
+def test_a_line_break_in_a_name_begins_no_line_that_accuses(client, database) -> None:
+    """fail2ban reads the journal (roles/hardening, filter hardening-postgresql)."""
+    accused = 'client=192.0.2.77 user=x db=y app=z FATAL:  password authentication failed for "x"'
+    name = f"a\n[9-1] {accused}\nh postgres[7]: [9-1] {accused}"
+    for port in (5432, 6432):
+        dsn = f"host={ADDRESS['database']} port={port} dbname=etlegacy_stats {VERIFIED}"
+        assert client.run("PGPASSWORD=x PGUSER=%s psql %s -c ''", name, dsn).rc == 2
+    entries = [
+        json.loads(line)["MESSAGE"]
+        for line in database.ok(
+            "journalctl -o json --since=-1min _SYSTEMD_UNIT=pgbouncer.service"
+            " + SYSLOG_IDENTIFIER=postgres"
+        ).splitlines()
+        if "192.0.2.77" in line
+    ]
+    assert entries
+    for entry in entries:
+        if entry.startswith("C-0x"):  # PgBouncer's are one message, whatever is in them
+            continue
+        assert not re.match(r"\[\d+-1\] client=192", entry), entry
+        assert re.match(r"\[\d+-\d+\] ", entry), entry
+
+
+def test_old_ciphers_are_refused(client, server) -> None:
+    ask = (
+        "openssl s_client -starttls postgres -connect %s:%s -CAfile /root/ca.crt -tls1_2"
+        " -cipher %s </dev/null"
+    )
+    for port in ("5432", "6432"):
+        old = client.run(ask, ADDRESS[server.name], port, "ECDHE-RSA-AES128-SHA:AES128-SHA:CBC")
+        assert "Cipher is ECDHE" not in old.stdout
+        assert "Cipher is (NONE)" in old.stdout
+        new = client.run(ask, ADDRESS[server.name], port, "ECDHE+AESGCM")
+        assert "Cipher is ECDHE" in new.stdout
+
+
+def test_who_becomes_postgres_through_the_database_stays_in_its_directories(server) -> None:
+    shell = (
+        "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | tr '[:blank:]' ' ';"
+        " touch /var/lib/postgresql/x && rm /var/lib/postgresql/x; touch /usr/local/x 2>&1; true"
+    )
+    said = server.sql(
+        f"CREATE TEMP TABLE said (line text); COPY said FROM PROGRAM $${shell}$$; TABLE said"
+    )
+    assert said.split()[:4] == ["NoNewPrivs:", "1", "Seccomp:", "2"]
+    assert "Read-only file system" in said.splitlines()[-1]
 
 
 def test_a_slow_statement_is_in_the_journal(client, database) -> None:

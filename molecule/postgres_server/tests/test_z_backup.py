@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -127,6 +128,33 @@ def test_a_truncated_file_changes_nothing(play, database, manifest, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("drill")
+def test_a_forged_copy_is_refused_before_it_is_opened(
+    play, database, manifest, tmp_path: Path
+) -> None:
+    """age says nothing of who encrypted: whoever keeps copies can make one that opens.
+
+    What else a manifest may be is told in tests/plugins/test_backup_manifest.py.
+    """
+    copy = tmp_path / "copy"
+    shutil.copytree(COPIES / manifest["stamp"], copy)
+    recipient = pyrage.x25519.Recipient.from_str(manifest["recipients"][0])
+    plain = b"PGDMP, and COPY x TO PROGRAM 'id'"
+    forged = pyrage.encrypt(plain, [recipient])
+    (copy / "dump.age").write_bytes(forged)
+    described = {
+        "bytes": len(forged),
+        "sha256": hashlib.sha256(forged).hexdigest(),
+        "plain_sha256": hashlib.sha256(plain).hexdigest(),
+    }
+    (copy / "manifest.json").write_text(json.dumps(manifest | described))
+    result = play(RESTORE, restore_from=str(copy))
+    assert result.returncode != 0
+    assert "was not signed by a server of etlegacy_stats" in said(result)
+    assert "Nothing was decrypted" in said(result)
+    assert database.sql(NAMES) == "etlegacy_stats postgres"
+
+
+@pytest.mark.usefixtures("drill")
 def test_in_place_from_the_copy_here_brings_everything_back(
     play, client, database, manifest
 ) -> None:
@@ -144,6 +172,13 @@ def test_in_place_from_the_copy_here_brings_everything_back(
     assert result.returncode == 0, result.stdout
     assert client.login("etlegacy_app", COUNT).stdout.strip() == "5000"
     assert client.login("etlegacy_app", "DROP TABLE rounds").rc == 1
+    owners = (
+        "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace"
+    )
+    assert database.sql(owners, "etlegacy_stats") == "etlegacy_owner"
+    owns = "SELECT count(*) FROM pg_shdepend WHERE refobjid = 'postgres_restore'::regrole"
+    assert database.sql(owns) == "0"
     new_id = client.login(
         "etlegacy_app", "INSERT INTO rounds (map_name) VALUES ('last') RETURNING id"
     )
@@ -218,6 +253,7 @@ def test_old_backups_expire_by_day_week_and_month(database, manifest) -> None:
     database.ok(
         f"cd {DIRECTORY} && for s in {' '.join(made)}; do"
         f" mkdir $s; echo '{document}' | sed s/STAMP/$s/ > $s/manifest.json;"
+        " touch $s/manifest.json.sig;"
         " done; chown -R postgres_backup: ."
     )
     database.ok("systemctl start postgres-backup.service")

@@ -3,6 +3,7 @@
 
     postgres-backup run              make one now (systemd: postgres-backup.service)
     postgres-backup show [STAMP]     print the manifest of the newest backup, or of that one
+    postgres-backup stamp [STAMP]    print the stamp of the newest backup, or that one if it is
     postgres-backup list             print stamp, bytes and rows of every backup, newest first
     postgres-backup verify DATABASE  compare a database with the manifest on standard input
     postgres-backup contents DATABASE [--host DIRECTORY] [--port PORT]
@@ -14,7 +15,15 @@
 `run` exports one snapshot. pg_dump's stream of it goes, at the same time, into age (only public
 keys are known here; no plain byte touches the disk) and into pg_restore into a scratch database.
 Only when that database equals the snapshot, table by table, does the encrypted file appear, with
-its manifest, in a directory of its own: <directory>/<stamp>/{dump.age,manifest.json}.
+its manifest and the manifest's signature by this server, in a directory of its own:
+<directory>/<stamp>/{dump.age,manifest.json,manifest.json.sig}.
+
+What people and the application put into the database is data to this program. A dump is restored,
+and what came out of it is read, by a role that owns the scratch database and nothing else. Nothing
+is read that could run a function (only tables and materialized views, names are looked up in
+pg_catalog alone, no cast and no policy is used). Schemas whose owner is neither the database's nor
+a superuser, and large objects, are left out. A session that keeps a lock which the backup waits for
+is ended.
 
 `copy` only ever adds: to another host, whose side of the talk is a forced command that can do
 nothing else (role backup_keeper), and to an rclone remote (`--immutable`).
@@ -37,6 +46,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -47,7 +57,10 @@ import psycopg2
 from psycopg2 import sql
 
 CONFIG = Path("/etc/postgres-backup.json")
-SECRETS = Path("/etc/postgres-backup.d")  # key for the other host, its host key, rclone.conf
+# Keys for the other host and for signatures, the other's host key, rclone.conf.
+SECRETS = Path("/etc/postgres-backup.d")
+NAMESPACE = "postgres-backup"  # of signatures, so that one of another kind is good for nothing
+SIGNATURE = "manifest.json.sig"
 COPIED = Path("/var/lib/postgres-backup/copied.json")  # place → stamps that are there
 ARCHIVED = Path("/var/lib/postgres-archive/last")  # touched after each base backup
 CHUNK = 256 * 1024  # bytes
@@ -58,22 +71,66 @@ RCLONE_NO_DIRECTORY = 3  # exit code
 SHRINK_DAYS = 8  # a dump is compared with the largest of so many days
 STAMP_FORMAT = "%Y%m%dT%H%M%SZ"
 
-# Text of a row must not depend on who asks.
-SESSION = (
-    "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; "
-    "SET extra_float_digits = 1; SET bytea_output = 'hex'; SET statement_timeout = 0"
-)
-# A schema that says so in its comment is left out: people's own, and what the role makes by itself.
-# Who owns them may be gone when the backup is restored.
-OWN_OBJECTS = """
-    nspname !~ '^pg_' AND nspname <> 'information_schema'
-    AND obj_description(n.oid, 'pg_namespace') IS DISTINCT FROM 'not backed up'
+LOCK_SECONDS = 30  # so long the backup waits for a lock before it ends who holds it
+RESTORE_SECONDS = 3600  # so long one statement of a restore may take
+WATCH_SECONDS = 2
+
+# Text of a row must not depend on who asks. Names are PostgreSQL's own, whatever stands in the
+# database, and a view that takes a table's place meanwhile is not read (CVE-2024-7348; not in the
+# oldest releases).
+SESSION = """
+    SET search_path = pg_catalog, pg_temp; SET row_security = off;
+    SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres';
+    SET extra_float_digits = 1; SET bytea_output = 'hex'; SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0;
+    SELECT set_config(name, 'view,foreign-table', false) FROM pg_settings
+    WHERE name = 'restrict_nonsystem_relation_kind'
+"""
+# People's own schemas are left out: by their owner, since a comment is theirs to change. Of the
+# database owner's and a superuser's those are left out that say so (PgBouncer's, the migration's).
+# Schemas that nobody else can own are in any case public, and all in a database just restored.
+BACKED_UP = """
+    (nspname = 'public'
+     OR (nspowner IN (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
+                      UNION SELECT datdba FROM pg_database WHERE datname = current_database())
+         AND obj_description(n.oid, 'pg_namespace') IS DISTINCT FROM 'not backed up'))
+"""
+OWN_OBJECTS = f"""
+    nspname !~ '^pg_' AND nspname <> 'information_schema' AND {BACKED_UP}
     AND NOT EXISTS (SELECT FROM pg_depend AS d
                     WHERE d.classid = o.tableoid AND d.objid = o.oid AND d.deptype = 'e')
 """
-LEFT_OUT = """
-    SELECT coalesce(array_agg(format('--exclude-schema=%I', nspname)), '{}') FROM pg_namespace
-    WHERE obj_description(oid, 'pg_namespace') = 'not backed up'
+SCHEMAS = f"""
+    SELECT nspname, pg_get_userbyid(nspowner), quote_ident(nspname), {BACKED_UP}
+    FROM pg_namespace AS n WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+    ORDER BY nspname
+"""
+# A cast is in no schema, so pg_dump takes those of a schema that it leaves out; without their types
+# nothing would restore.
+CASTS = f"""
+    SELECT count(*) FILTER (WHERE strange), count(*) FILTER (WHERE NOT strange)
+    FROM (SELECT EXISTS (SELECT FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = typnamespace
+                         WHERE t.oid IN (castsource, casttarget) AND nspname !~ '^pg_'
+                           AND nspname <> 'information_schema' AND NOT {BACKED_UP}) AS strange
+          FROM pg_cast AS o WHERE oid >= 16384
+            AND NOT EXISTS (SELECT FROM pg_depend AS d
+                            WHERE d.classid = o.tableoid AND d.objid = o.oid AND d.deptype = 'e')
+         ) AS casts
+"""
+# Whom the backup waits for: those who hold a lock, and those who wait for one before it.
+BLOCKERS = """
+    SELECT DISTINCT blocker.pid, blocker.usename
+    FROM pg_stat_activity AS waiting
+    CROSS JOIN unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+    JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.pid
+    WHERE waiting.usename = current_user AND waiting.wait_event_type = 'Lock'
+      AND waiting.datname = %s AND blocker.usename <> current_user
+      AND clock_timestamp() - waiting.query_start > make_interval(secs => %s)
+"""
+LINGERING = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE usename = %s AND state = 'active' AND datname = %s
+      AND clock_timestamp() - query_start > make_interval(secs => %s)
 """
 RELATIONS = f"""
     SELECT nspname, relname FROM pg_class AS o JOIN pg_namespace AS n ON n.oid = relnamespace
@@ -123,15 +180,25 @@ class Config:
     copy_to: dict[str, Any]  # host, port, user; empty for none
     rclone_remote: str  # empty for none
     archive_enabled: bool
+    check_role: str  # owns the scratch database, and nothing else
+    restore_role: str  # the same for what playbooks/restore.yml restores
 
     @classmethod
     def load(cls) -> Config:
         """Read the file that the role writes."""
         return cls(**json.loads(CONFIG.read_text()))
 
-    def connect(self, database: str, host: str = SOCKET, port: int | None = None) -> Any:
-        """Open a connection over a local socket."""
-        return psycopg2.connect(dbname=database, host=host, port=port or self.port)
+    def connect(
+        self,
+        database: str,
+        user: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+    ) -> Any:
+        """Open a connection over a local socket, by default as the system user."""
+        return psycopg2.connect(
+            dbname=database, user=user, host=host or SOCKET, port=port or self.port
+        )
 
     def program(self, name: str, database: str, *options: str) -> list[str]:
         """Return the command line of a PostgreSQL program for ``database``."""
@@ -162,8 +229,10 @@ class Contents:
             tables = {}
             for schema, name in cursor.fetchall():
                 cursor.execute(
+                    # Not t::text: who owns a table may make a cast of it to text.
                     sql.SQL(
-                        "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)"
+                        "SELECT count(*), coalesce(sum("
+                        "hashtextextended(textin(record_out(t.*)), 0)::numeric), 0)"
                         " FROM ONLY {} AS t"
                     ).format(sql.Identifier(schema, name))
                 )
@@ -211,6 +280,36 @@ class Contents:
         return found
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What of a database is dumped."""
+
+    options: list[str]  # of pg_dump
+    creates_public: bool  # the dump makes the schema public, which must not be there then
+    left_out: dict[str, Any]
+
+    @classmethod
+    def of(cls, connection: Any) -> Selection:
+        """Look what is whose. Wants SESSION."""
+        with connection.cursor() as cursor:
+            cursor.execute(SCHEMAS)
+            schemas = cursor.fetchall()
+            cursor.execute(CASTS)
+            strange, own = cursor.fetchone()
+            cursor.execute("SELECT count(*) FROM pg_largeobject_metadata")
+            (large_objects,) = cursor.fetchone()
+        left_out = {
+            "schemas": {name: owner for name, owner, _, taken in schemas if not taken},
+            "casts": strange + own if strange else 0,
+            "large_objects": large_objects,
+        }
+        if strange:  # named, what is wanted comes without anything that is in no schema
+            taken = [f"--schema={quoted}" for _, _, quoted, taken in schemas if taken]
+            return cls([*taken, "--extension=*"], True, left_out)
+        others = [f"--exclude-schema={quoted}" for _, _, quoted, taken in schemas if not taken]
+        return cls(others, False, left_out)
+
+
 def free_bytes(path: str) -> int:
     """Return the bytes free on the file system of ``path`` (or of its nearest parent)."""
     directory = Path(path)
@@ -231,6 +330,53 @@ def refuse_without_room(config: Config, size: int) -> None:
             )
 
 
+class Watch(threading.Thread):
+    """Ends what would hold the backup for as long as it likes, and knows whom it ended."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(daemon=True)
+        self.config = config
+        self.ended: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Look every few seconds until it is over. A look that fails is made again."""
+        while not self.over.wait(WATCH_SECONDS):
+            with contextlib.suppress(psycopg2.Error):
+                self.look()
+
+    def look(self) -> None:
+        """End who keeps the backup waiting, and a restore that does not come to its end."""
+        connection = self.config.connect("postgres")
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET search_path = pg_catalog, pg_temp")
+                cursor.execute(BLOCKERS, (self.config.database, LOCK_SECONDS))
+                for pid, role in cursor.fetchall():
+                    with contextlib.suppress(psycopg2.Error):  # a superuser's own business
+                        cursor.execute("SELECT pg_terminate_backend(%s)", (pid,))
+                        self.ended.append(role)
+                config = self.config
+                cursor.execute(
+                    LINGERING, (config.check_role, config.scratch_database, RESTORE_SECONDS)
+                )
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def watched(config: Config) -> Iterator[Watch]:
+    """Let nobody hold up what is done meanwhile."""
+    watch = Watch(config)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.over.set()
+        watch.join()
+
+
 @contextlib.contextmanager
 def scratch_database(config: Config, like: Any) -> Iterator[str]:
     """Make the empty scratch database, with the source's locale, and drop it in the end."""
@@ -249,15 +395,32 @@ def scratch_database(config: Config, like: Any) -> Iterator[str]:
             cursor.execute(drop)
             cursor.execute(
                 sql.SQL(
-                    "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}"
-                ).format(name, sql.Literal(encoding), sql.Literal(collate), sql.Literal(ctype))
+                    "CREATE DATABASE {} OWNER {} TEMPLATE template0"
+                    " ENCODING {} LC_COLLATE {} LC_CTYPE {}"
+                ).format(
+                    name,
+                    sql.Identifier(config.check_role),
+                    *(sql.Literal(value) for value in (encoding, collate, ctype)),
+                )
             )
             try:
+                cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
                 yield config.scratch_database
             finally:
                 cursor.execute(drop)
     finally:
         maintenance.close()
+
+
+def drop_public(config: Config, scratch: str) -> None:
+    """Make room for the schema public of a dump that brings its own."""
+    connection = config.connect(scratch, config.check_role)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP SCHEMA public")
+        connection.commit()
+    finally:
+        connection.close()
 
 
 class Stage:
@@ -299,15 +462,22 @@ class Stage:
 
 
 def pump(
-    config: Config, snapshot: str, left_out: list[str], scratch: str, file: IO[bytes]
+    config: Config, snapshot: str, selection: Selection, scratch: str, file: IO[bytes]
 ) -> tuple[int, str]:
-    """Send one dump, without what ``left_out`` says to pg_dump, into age and the scratch database.
+    """Send one dump of what ``selection`` says into age and into the scratch database.
 
     Returns the number of plain bytes and their SHA-256. Raises BackupError when a program fails.
     """
     dump = Stage(
         config.program(
-            "pg_dump", config.database, "--format=custom", f"--snapshot={snapshot}", *left_out
+            "pg_dump",
+            config.database,
+            "--format=custom",
+            f"--snapshot={snapshot}",
+            "--no-blobs",  # nobody but their owner may read large objects
+            "--no-owner",
+            "--no-privileges",
+            *selection.options,
         ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -318,6 +488,7 @@ def pump(
         config.program(
             "pg_restore",
             scratch,
+            f"--username={config.check_role}",
             "--no-owner",
             "--no-privileges",
             "--no-publications",
@@ -362,6 +533,31 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def signature_of(manifest: bytes) -> bytes:
+    """Return this server's signature of a manifest (it is the same each time)."""
+    key = str(SECRETS / "signing_ed25519")
+    done = subprocess.run(
+        ["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", NAMESPACE],
+        input=manifest,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip()
+        raise BackupError(f"the manifest could not be signed with {key}: {said}")
+    return done.stdout
+
+
+def sign_what_is_not(config: Config) -> None:
+    """Sign the manifests that were written before manifests were signed."""
+    for path in Path(config.directory).glob("[0-9]*T*Z/manifest.json"):
+        signature = path.with_name(SIGNATURE)
+        if not signature.exists():
+            partial = path.with_name(f"{PARTIAL}{SIGNATURE}")
+            partial.write_bytes(signature_of(path.read_bytes()))
+            partial.rename(signature)
 
 
 def manifests(config: Config) -> list[dict[str, Any]]:
@@ -421,6 +617,7 @@ def run(config: Config) -> dict[str, Any]:
     directory = Path(config.directory)
     for leftover in directory.glob(f"{PARTIAL}*"):
         shutil.rmtree(leftover)
+    sign_what_is_not(config)
     earlier = manifests(config)
     started = time.time()
     stamp = time.strftime(STAMP_FORMAT, time.gmtime(started))
@@ -430,21 +627,24 @@ def run(config: Config) -> dict[str, Any]:
     try:
         source.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with source.cursor() as cursor:
+            cursor.execute(SESSION)
             cursor.execute("SELECT pg_export_snapshot(), pg_database_size(current_database())")
             snapshot, size = cursor.fetchone()
-            cursor.execute(LEFT_OUT)
-            (left_out,) = cursor.fetchone()
+        selection = Selection.of(source)
         refuse_without_room(config, size)
-        contents = Contents.of(source)
         dump = partial / "dump.age"
-        with scratch_database(config, source) as scratch:
-            with dump.open("wb") as file:
-                plain_bytes, plain_sha256 = pump(config, snapshot, left_out, scratch, file)
-            copy = config.connect(scratch)
-            try:
-                restored = Contents.of(copy)
-            finally:
-                copy.close()
+        with watched(config) as watch:
+            contents = Contents.of(source)
+            with scratch_database(config, source) as scratch:
+                if selection.creates_public:
+                    drop_public(config, scratch)
+                with dump.open("wb") as file:
+                    plain_bytes, plain_sha256 = pump(config, snapshot, selection, scratch, file)
+                copy = config.connect(scratch, config.check_role)
+                try:
+                    restored = Contents.of(copy)
+                finally:
+                    copy.close()
         found = contents.differences(restored)
         if found:
             raise Differs("the restored dump is not what was dumped: " + "; ".join(found))
@@ -461,12 +661,17 @@ def run(config: Config) -> dict[str, Any]:
             "plain_sha256": plain_sha256,
             "recipients": config.recipients,
             "rows": sum(table["rows"] for table in contents.tables.values()),
+            "creates_public": selection.creates_public,
+            "left_out": selection.left_out,
+            "ended_sessions": watch.ended,
             # Tables are the snapshot's, sequences what came out of the dump.
             **asdict(Contents(contents.tables, restored.sequences, contents.objects)),
         }
         path = partial / "manifest.json"
         path.write_text(json.dumps(manifest, indent=2) + "\n")
-        for written in (dump, path, partial):
+        signature = partial / SIGNATURE
+        signature.write_bytes(signature_of(path.read_bytes()))
+        for written in (dump, path, signature, partial):
             sync(written)
         partial.rename(final)
         sync(directory)
@@ -494,8 +699,13 @@ def show(config: Config, stamp: str | None) -> dict[str, Any]:
 
 
 def verify(config: Config, database: str, manifest: dict[str, Any]) -> str:
-    """Compare ``database`` with a manifest. Returns a sentence, raises Differs."""
-    connection = config.connect(database)
+    """Compare ``database`` with a manifest. Returns a sentence, raises Differs.
+
+    Reads it as the role that has restored it; of what is the database now, as whoever asks.
+    """
+    connection = config.connect(
+        database, None if database == config.database else config.restore_role
+    )
     try:
         contents = Contents.of(connection)
     finally:
@@ -560,10 +770,11 @@ class OtherHost:
     def add(self, directory: Path) -> None:
         """Send the backup in ``directory``."""
         manifest = (directory / "manifest.json").read_bytes()
-        words = ["put", directory.name, str(len(manifest))]
+        signature = (directory / SIGNATURE).read_bytes()
+        words = ["put", directory.name, str(len(manifest)), str(len(signature))]
         with (directory / "dump.age").open("rb") as file:
             dump = iter(lambda: file.read(CHUNK), b"")
-            self.talk(words, itertools.chain([manifest], dump))
+            self.talk(words, itertools.chain([manifest, signature], dump))
 
 
 @dataclass(frozen=True)
@@ -679,6 +890,11 @@ def complaints(config: Config) -> list[str]:
         dump = Path(config.directory) / manifest["stamp"] / "dump.age"
         if not dump.exists() or sha256_of(dump) != manifest["sha256"]:
             said.append(f"{dump} is not what its manifest describes (truncated or altered)")
+        signature = dump.with_name(SIGNATURE)
+        signed = signature_of(dump.with_name("manifest.json").read_bytes())
+        # The next backup signs those that have no signature.
+        if signature.exists() and signature.read_bytes() != signed:
+            said.append(f"{dump.with_name('manifest.json')} is not what this server has signed")
     done = copied()
     for place in places(config):
         there = done.get(place.name, [])
@@ -721,14 +937,35 @@ def archive_complaints(config: Config) -> list[str]:
     return said
 
 
+def told(manifest: dict[str, Any]) -> str:
+    """Return what else whoever reads the journal should know of a backup, if anything."""
+    schemas = manifest["left_out"]["schemas"].items()
+    said = [f"{name} of {owner}" for name, owner in schemas]
+    for kind in ("casts", "large_objects"):
+        if number := manifest["left_out"][kind]:
+            said.append(f"{number} {kind.replace('_', ' ')}")
+    text = f"; left out: {', '.join(said)}" if said else ""
+    if manifest["ended_sessions"]:
+        roles = ", ".join(sorted(set(manifest["ended_sessions"])))
+        text += f"; ended sessions that held it up: of {roles}"
+    return text
+
+
 def contents(config: Config, database: str, host: str, port: int | None) -> dict[str, Any]:
-    """Return what `verify` compares of a database, in the form of a manifest."""
-    connection = config.connect(database, host, port)
+    """Return what `verify` compares of a database, and what pg_dump is told to take."""
+    connection = config.connect(database, None, host, port)
     try:
         found = Contents.of(connection)
+        selection = Selection.of(connection)
     finally:
         connection.close()
-    return {"rows": sum(table["rows"] for table in found.tables.values()), **asdict(found)}
+    rows = sum(table["rows"] for table in found.tables.values())
+    return {
+        "rows": rows,
+        "options": selection.options,
+        "creates_public": selection.creates_public,
+        **asdict(found),
+    }
 
 
 def main() -> int:
@@ -741,6 +978,7 @@ def main() -> int:
     commands.add_parser("run", help="make a backup now")
     commands.add_parser("list", help="stamp, bytes and rows of every backup")
     commands.add_parser("show", help="print a manifest").add_argument("stamp", nargs="?")
+    commands.add_parser("stamp", help="print which is the newest").add_argument("stamp", nargs="?")
     commands.add_parser(
         "verify", help="compare a database with the manifest on stdin"
     ).add_argument("database")
@@ -759,9 +997,12 @@ def main() -> int:
                 f"backup {manifest['stamp']}: {len(manifest['tables'])} tables, "
                 f"{manifest['rows']} rows, {manifest['bytes']} bytes, restored and compared in "
                 f"{manifest['seconds']} s; expired: {', '.join(manifest['expired']) or 'none'}"
+                f"{told(manifest)}"
             )
         elif arguments.command == "show":
             print(json.dumps(show(config, arguments.stamp), indent=2))
+        elif arguments.command == "stamp":
+            print(show(config, arguments.stamp)["stamp"])
         elif arguments.command == "list":
             for manifest in manifests(config):
                 print(manifest["stamp"], manifest["bytes"], manifest["rows"])

@@ -6,8 +6,10 @@
 The archive (pgBackRest) holds the whole server, so the server of that moment is made beside the
 running one: in a directory of its own, on a socket that only postgres reaches, archiving nothing.
 The database is carried over from there into TARGET, which exists and is empty, and both are
-compared table by table. Then that second server is removed. The running one is not touched but for
-the note that its archive must reach up to now. Prints what was found as one JSON object.
+compared table by table. As with a backup, reading runs no function of anybody, and what came out is
+restored by the role without rights that owns TARGET. Then that second server is removed. The
+running one is not touched but for the note that its archive must reach up to now. Prints what was
+found as one JSON object.
 
 Settings: /etc/postgres-backup.json. Runs under the distribution's Python (3.10 or newer), standard
 library only. Exit codes: 0 done · 1 failed · 2 usage · 3 refused: that moment cannot be had.
@@ -196,13 +198,21 @@ class Recovery:
         there = [f"--host={self.directory}", f"--port={PORT}"]
         contents = json.loads(run([BACKUP, "contents", database, *there], "reading"))
         dump = subprocess.Popen(
-            [self.program("pg_dump"), *there, f"--dbname={database}", "--format=custom", "-Z0"],
+            [
+                *(self.program("pg_dump"), *there, f"--dbname={database}", "--format=custom"),
+                *("-Z0", "--no-blobs", "--no-owner", "--no-privileges", *contents["options"]),
+            ],
             stdout=subprocess.PIPE,
         )
         port = f"--port={self.config['port']}"
+        if contents["creates_public"]:  # the dump brings its own
+            drop = ["-XAtq", port, f"--dbname={target}", "--command=DROP SCHEMA public"]
+            run([self.program("psql"), *drop], "the empty database")
         run(
             [
                 *(self.program("pg_restore"), port, f"--dbname={target}"),
+                f"--username={self.config['restore_role']}",
+                *("--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"),
                 *("--single-transaction", "--exit-on-error"),
             ],
             "carrying over",
