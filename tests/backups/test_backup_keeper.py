@@ -8,14 +8,18 @@ import importlib.util
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyrage
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DUMP = b"sealed"
+PLAIN = b"PGDMP"
+RECIPIENT = pyrage.x25519.Identity.generate().to_public()
+DUMP = pyrage.encrypt(PLAIN, [RECIPIENT])
 NOW = datetime.datetime.now(datetime.UTC)
 
 
@@ -29,9 +33,29 @@ def keeper():
     return module
 
 
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory) -> Path:
+    """The source's key for signatures, and somebody else's."""
+    directory = tmp_path_factory.mktemp("keys")
+    for name in ("server", "stranger"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True
+        )
+    public = (directory / "server.pub").read_text()
+    (directory / "signers").write_text(f'stats namespaces="postgres-backup" {public}')
+    return directory
+
+
+def sign(key: Path, text: bytes, namespace: str = "postgres-backup") -> bytes:
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", namespace]
+    return subprocess.run(command, input=text, capture_output=True, check=True).stdout
+
+
 @pytest.fixture
-def config(keeper, tmp_path):
+def config(keeper, tmp_path, keys, monkeypatch):
     (tmp_path / "stats").mkdir()
+    monkeypatch.setattr(keeper, "SIGNERS", keys / "signers")
+    monkeypatch.setattr(keeper, "server_key", keys / "server", raising=False)
     return keeper.Config(
         directory=str(tmp_path),
         sources=["stats"],
@@ -48,23 +72,40 @@ def stamp(days: float) -> str:
     return f"{NOW - datetime.timedelta(days=days):%Y%m%dT%H%M%SZ}"
 
 
-def manifest(name: str, dump: bytes = DUMP) -> bytes:
-    return json.dumps(
-        {"stamp": name, "bytes": len(dump), "sha256": hashlib.sha256(dump).hexdigest()}
-    ).encode()
+def manifest(name: str, dump: bytes = DUMP, **other: object) -> bytes:
+    described = {
+        "stamp": name,
+        "bytes": len(dump),
+        "sha256": hashlib.sha256(dump).hexdigest(),
+        "plain_bytes": len(PLAIN),
+        "restored_and_compared": True,
+    }
+    return json.dumps(described | other).encode()
 
 
-def send(keeper, config, name: str, dump: bytes = DUMP, sent: bytes | None = None) -> str:
-    text = manifest(name, dump)
-    stream = io.BytesIO(text + (dump if sent is None else sent))
-    return keeper.receive(config, "stats", f"put {name} {len(text)}", stream)
+def send(
+    keeper,
+    config,
+    name: str,
+    dump: bytes = DUMP,
+    sent: bytes | None = None,
+    signature: bytes | None = None,
+    **other: object,
+) -> str:
+    text = manifest(name, dump, **other)
+    signature = sign(keeper.server_key, text) if signature is None else signature
+    stream = io.BytesIO(text + signature + (dump if sent is None else sent))
+    return keeper.receive(config, "stats", f"put {name} {len(text)} {len(signature)}", stream)
 
 
 def add(keeper, config, name: str, *, days_late: float = 0) -> None:
-    """Add a copy that arrived so many days after it was made."""
-    send(keeper, config, name)
+    """Lay a copy down that arrived so many days after it was made."""
+    directory = Path(config.directory) / "stats" / name
+    directory.mkdir()
+    (directory / "dump.age").write_bytes(DUMP)
+    (directory / "manifest.json").write_bytes(manifest(name))
     received = keeper.moment(name).timestamp() + days_late * 86400
-    os.utime(Path(config.directory) / "stats" / name / "manifest.json", (received, received))
+    os.utime(directory / "manifest.json", (received, received))
 
 
 def names(config) -> list[str]:
@@ -82,7 +123,7 @@ def test_an_offer_is_answered_with_what_is_not_here(keeper, config) -> None:
 def test_what_is_here_is_not_replaced(keeper, config) -> None:
     send(keeper, config, stamp(1))
     with pytest.raises(keeper.RefusedError, match="ever replaced"):
-        send(keeper, config, stamp(1), b"other")
+        send(keeper, config, stamp(1), pyrage.encrypt(PLAIN, [RECIPIENT]))
     assert (Path(config.directory) / "stats" / stamp(1) / "dump.age").read_bytes() == DUMP
 
 
@@ -94,7 +135,70 @@ def test_what_is_not_whole_leaves_nothing(keeper, config, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", ["", "list", "show stats", "put x 5", "put 20261122T043000Z -5", "put ../x 5"]
+    "how",
+    [
+        lambda *_: b"",
+        lambda *_: b"x" * 300,
+        lambda keys, text: sign(keys / "stranger", text),
+        lambda keys, text: sign(keys / "server", text, "file"),
+        lambda keys, text: sign(keys / "server", text.replace(b"true", b"true ")),
+    ],
+    ids=["none", "no signature", "a stranger's", "of something else", "of another manifest"],
+)
+def test_what_the_source_has_not_signed_is_refused(keeper, config, keys, how) -> None:
+    """The key that may send is not enough."""
+    signature = how(keys, manifest(stamp(1)))
+    with pytest.raises(keeper.RefusedError, match=r"not signed by the key of stats|is none"):
+        send(keeper, config, stamp(1), signature=signature)
+    assert names(config) == []
+
+
+def test_nothing_is_taken_from_whom_nobody_knows(keeper, config, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(keeper, "SIGNERS", tmp_path / "none")
+    with pytest.raises(keeper.RefusedError, match=r"run site\.yml"):
+        send(keeper, config, stamp(1))
+
+
+@pytest.mark.parametrize(
+    ("dump", "other"),
+    [
+        (b"ten bytes.", {}),
+        (b"", {"plain_bytes": 0}),
+        (DUMP + b"x", {}),
+        (DUMP[:-1], {}),
+        (DUMP, {"plain_bytes": len(PLAIN) + 1}),
+        (DUMP, {"plain_bytes": 10**9}),
+        (DUMP, {"plain_bytes": -30}),
+        (b"age-encryption.org/v1\n" + b"x" * 300, {}),
+        (b"x" + DUMP, {}),
+    ],
+)
+def test_what_age_has_not_made_is_no_backup(keeper, config, dump: bytes, other: dict) -> None:
+    """However well it is signed."""
+    with pytest.raises(keeper.RefusedError, match="is no encrypted file of"):
+        send(keeper, config, stamp(1), dump, **other)
+    assert names(config) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 200_000])
+def test_files_of_every_size_are_taken(keeper, config, size: int) -> None:
+    recipients = [pyrage.x25519.Identity.generate().to_public() for _ in range(3)]
+    dump = pyrage.encrypt(b"x" * size, recipients)
+    assert str(len(dump)) in send(keeper, config, stamp(1), dump, plain_bytes=size)
+
+
+def test_a_backup_that_was_not_restored_is_none(keeper, config) -> None:
+    with pytest.raises(keeper.RefusedError, match="does not say that the backup was restored"):
+        send(keeper, config, stamp(1), restored_and_compared=False)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *("", "list", "show stats", "put x 5 5", "put 20261122T043000Z -5 5", "put ../x 5 5"),
+        *("put 20261122T043000Z 5", "put 20261122T043000Z 5 x", "put 20261122T043000Z 5 5 5"),
+        "put 20261122T043000Z \u0663 5",
+    ],
 )
 def test_there_are_two_requests(keeper, config, request_: str) -> None:
     with pytest.raises(keeper.RefusedError, match="does nothing else"):
@@ -133,7 +237,7 @@ def test_everything_of_the_last_day_is_kept(keeper, config) -> None:
 
 def test_one_that_arrives_late_displaces_none_that_arrived_in_time(keeper, config) -> None:
     """Whoever has the source cannot rewrite the past."""
-    honest = [stamp(day + 0.5) for day in range(30)]
+    honest = [stamp(day + 0.5) for day in range(0, 30, 2)]  # some nights the server was down
     for name in honest:
         add(keeper, config, name)
     keeper.tidy(config)
@@ -142,6 +246,24 @@ def test_one_that_arrives_late_displaces_none_that_arrived_in_time(keeper, confi
         later_that_day = f"{stamp(day + 0.5)[:9]}235959Z"
         if later_that_day not in honest:
             add(keeper, config, later_that_day, days_late=day)
+    keeper.tidy(config)
+    assert before <= set(names(config))
+
+
+def test_invented_ones_push_no_genuine_one_out(keeper, config) -> None:
+    """Though they are of a later hour of a day, week and month, and arrive in time."""
+    honest = [stamp(day + 0.4) for day in range(1, 40)]
+    for name in honest:
+        add(keeper, config, name)
+    keeper.tidy(config)
+    before = set(names(config))
+    now = time.time()
+    for genuine in honest[:1]:
+        moment = keeper.moment(genuine) + datetime.timedelta(seconds=1)
+        for seconds in range(3):
+            name = f"{moment + datetime.timedelta(seconds=seconds):%Y%m%dT%H%M%SZ}"
+            add(keeper, config, name)
+            os.utime(Path(config.directory) / "stats" / name / "manifest.json", (now, now))
     keeper.tidy(config)
     assert before <= set(names(config))
 

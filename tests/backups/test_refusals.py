@@ -10,6 +10,7 @@ from support import ansible
 SOURCE = {
     "name": "stats",
     "key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJD3KTau/C5C6TTmlieUk+0UrjaNaeixX/kHPJ7FXGhF me",
+    "signer": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJD3KTau/C5C6TTmlieUk+0UrjaNaeixX/kHPJ7FXGhF s",
     "addresses": ["192.0.2.1"],
 }
 FEDORA = {
@@ -44,6 +45,10 @@ PLAY = """
         (
             {"backup_keeper_sources": [{**SOURCE, "key": "-----BEGIN OPENSSH PRIVATE KEY-----"}]},
             "the key must be one public key",
+        ),
+        (
+            {"backup_keeper_sources": [{**SOURCE, "signer": "ssh-ed25519 AAAA you"}]},
+            "and so must signer be",
         ),
         ({"backup_keeper_sources": [{**SOURCE, "addresses": []}]}, "there must be addresses"),
         (
@@ -107,6 +112,7 @@ def test_postgres_server_refuses(tmp_path: Path, settings: dict, message: str) -
         "postgres_server_migrator_password": f"{password}c",
         "postgres_server_ca_directory": str(tmp_path),
         "postgres_server_tls_names": ["192.0.2.1"],
+        "postgres_server_backup_signers": str(tmp_path / "backup_signers"),
         "postgres_server_backup_recipients": [
             "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
         ],

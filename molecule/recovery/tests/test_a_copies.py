@@ -16,6 +16,10 @@ SSH = (
     "-F none -o BatchMode=yes -o UserKnownHostsFile=/etc/postgres-backup.d/known_hosts"
     " -i /etc/postgres-backup.d/id_ed25519"
 )
+SIGN = (
+    "runuser -u postgres_backup -- ssh-keygen -q -Y sign"
+    " -f /etc/postgres-backup.d/signing_ed25519 -n postgres-backup"
+)
 CHECK = "postgres-backup-check.service"
 COPY = "postgres-backup-copy.service"
 
@@ -108,10 +112,14 @@ class TestPut:
                 "stamp": name,
                 "bytes": len(self.DUMP),
                 "sha256": hashlib.sha256(self.DUMP.encode()).hexdigest(),
+                "plain_bytes": 5,
+                "restored_and_compared": True,
             }
             | manifest
         )
-        return asks(database, f"put {name} {len(text)}", text + sent)
+        signature = database.ok(f"printf %s {shlex.quote(text)} | {SIGN}")
+        words = f"put {name} {len(text)} {len(signature)}"
+        return asks(database, words, text + signature + sent)
 
     def refused(self, keeper: Machine, before: str, result) -> str:
         assert result.rc == 3
@@ -132,6 +140,17 @@ class TestPut:
         before = fingerprints(keeper)
         result = self.put(database, "20261101T000000Z", sent)
         assert "did not arrive as its manifest" in self.refused(keeper, before, result)
+
+    def test_ten_bytes_are_no_backup(self, database, keeper) -> None:
+        """Signed by the server's own key, as whoever has taken it over can."""
+        before = fingerprints(keeper)
+        result = self.put(database, "20261101T000000Z", self.DUMP)
+        assert "is no encrypted file of 5 bytes" in self.refused(keeper, before, result)
+
+    def test_what_the_server_has_not_signed_is_no_backup(self, database, keeper) -> None:
+        before = fingerprints(keeper)
+        result = asks(database, "put 20261101T000000Z 2 9", "{}no signed" + self.DUMP)
+        assert "not signed by the key of" in self.refused(keeper, before, result)
 
     def test_no_backup_is_from_the_future(self, database, keeper) -> None:
         before = fingerprints(keeper)

@@ -6,21 +6,25 @@
                                         (systemd: backup-keeper.service)
     backup-keeper list [SOURCE]         print source, stamp, bytes and time of arrival, newest first
     backup-keeper show SOURCE [STAMP]   print the manifest of the newest copy, or of that one
+    backup-keeper stamp SOURCE [STAMP]  print the stamp of the newest copy, or that one if it is
 
-A copy is <directory>/<source>/<stamp>/{dump.age,manifest.json}. It appears there in one step, after
-its checksum has been found right, and is never written to again. `receive` knows two requests:
+A copy is <directory>/<source>/<stamp>/{dump.age,manifest.json,manifest.json.sig}. It appears there
+in one step, after its signature and its checksum have been found right, and is never written to
+again. `receive` knows two requests:
 
     offer                  standard input: a JSON list of [stamp, sha256]; answer: a JSON list of
                            the stamps that are not here
-    put STAMP BYTES        standard input: a manifest of BYTES bytes, then the encrypted file
+    put STAMP BYTES SIZE   standard input: a manifest of BYTES bytes, its signature of SIZE bytes,
+                           then the encrypted file
 
 Whoever takes over the source can therefore not read, change or remove what is here, nor push it out
-by inventing backups: one that arrives late never takes the place of one that arrived in time, and a
-source that looks wrong (too old, shrunk, altered) loses nothing to expiry until it looks right.
+by inventing backups: of a day, week or month the first that arrived is kept, one that arrives late
+takes nothing from those that arrived in time, and a source that looks wrong (too old, shrunk,
+altered) loses nothing to expiry until it looks right.
 
-Settings: /etc/backup-keeper.json. Runs under the distribution's Python (3.10 or newer), standard
-library only. Exit codes: 0 done · 1 failed or something is wrong, nothing was removed · 2 usage ·
-3 refused, nothing was changed.
+Settings: /etc/backup-keeper.json; who signs: /etc/backup-keeper.signers. Runs under the
+distribution's Python (3.10 or newer), standard library only. Exit codes: 0 done · 1 failed or
+something is wrong, nothing was removed · 2 usage · 3 refused, nothing was changed.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,11 +47,18 @@ from pathlib import Path
 from typing import IO, Any
 
 CONFIG = Path("/etc/backup-keeper.json")
+SIGNERS = Path("/etc/backup-keeper.signers")  # in the format ALLOWED SIGNERS of ssh-keygen
+NAMESPACE = "postgres-backup"  # of signatures
 CHUNK = 256 * 1024  # bytes
 PARTIAL = ".partial-"
 PARTIAL_SECONDS = 24 * 3600  # a transfer that old is dead
 MANIFEST_BYTES = 16 * 2**20  # greatest manifest
+SIGNATURE_BYTES = 64 * 2**10  # greatest signature
 OFFER_BYTES = 2**20  # greatest offer
+AGE = b"age-encryption.org/v1\n"  # how an encrypted file begins
+AGE_HEADER_BYTES = 64 * 2**10  # greatest header: a line or two for each recipient
+AGE_CHUNK = 64 * 2**10  # plain bytes that are sealed together
+AGE_TAG = 16  # bytes that each chunk grows by, and that stand before the first
 AHEAD_SECONDS = 600  # so much a source's clock may be ahead
 LATE_SECONDS = 2 * 86400  # a backup that arrives later than this is late
 SHRINK_SECONDS = 8 * 86400  # a copy is compared with the largest that arrived in this time
@@ -154,19 +166,51 @@ def offer(config: Config, source: str, stream: IO[bytes]) -> list[str]:
     return [stamp for stamp, sha256 in asked if (stamp, sha256) not in have]
 
 
-def read_manifest(stamp: str, size: int, stream: IO[bytes]) -> tuple[bytes, dict[str, Any]]:
-    """Return a manifest as it came and what it says. Raises RefusedError where it cannot be."""
-    if not 0 < size <= MANIFEST_BYTES:
-        raise RefusedError(f"a manifest of {size} bytes is none")
-    text = stream.read(size)
+def check_signature(source: str, text: bytes, signature: Path) -> None:
+    """Raise RefusedError unless the source's key for that has signed ``text``."""
+    if not SIGNERS.exists():
+        raise RefusedError("it is not known here who signs the backups: run site.yml")
+    done = subprocess.run(
+        [
+            *("ssh-keygen", "-Y", "verify", "-f", str(SIGNERS), "-I", source),
+            *("-n", NAMESPACE, "-s", str(signature)),
+        ],
+        input=text,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RefusedError(f"the manifest is not signed by the key of {source} for that")
+
+
+def read_manifest(stamp: str, text: bytes) -> dict[str, Any]:
+    """Return what a manifest says. Raises RefusedError where it cannot be."""
     try:
         manifest = json.loads(text)
-        described = (manifest["stamp"], type(manifest["bytes"]), type(manifest["sha256"]))
+        described = (
+            manifest["stamp"],
+            *(type(manifest[name]) for name in ("bytes", "plain_bytes", "sha256")),
+        )
+        proven = manifest["restored_and_compared"]
     except (ValueError, KeyError, TypeError) as error:
         raise RefusedError("the manifest is not one, or was cut off") from error
-    if described != (stamp, int, str):
+    if described != (stamp, int, int, str):
         raise RefusedError("the manifest is that of another backup")
-    return text, manifest
+    if proven is not True:
+        raise RefusedError("the manifest does not say that the backup was restored and compared")
+    return manifest
+
+
+def is_sealed(path: Path, plain_bytes: int) -> bool:
+    """Return whether a file has the form and the size of one that age made of so many bytes."""
+    with path.open("rb") as file:
+        head = file.read(AGE_HEADER_BYTES)
+    mac = head.find(b"\n--- ")
+    end = head.find(b"\n", mac + 1)
+    if not head.startswith(AGE) or mac < 0 or end < 0 or plain_bytes < 0:
+        return False
+    chunks = max(1, -(-plain_bytes // AGE_CHUNK))
+    return path.stat().st_size == end + 1 + AGE_TAG + plain_bytes + chunks * AGE_TAG
 
 
 def receive_dump(
@@ -189,8 +233,12 @@ def receive_dump(
     return size, digest.hexdigest()
 
 
-def put(config: Config, source: str, stamp: str, size: int, stream: IO[bytes]) -> str:
+def put(
+    config: Config, source: str, stamp: str, size: int, signature_size: int, stream: IO[bytes]
+) -> str:
     """Add one backup. Returns a sentence. Raises RefusedError with nothing changed."""
+    if not 0 < size <= MANIFEST_BYTES or not 0 < signature_size <= SIGNATURE_BYTES:
+        raise RefusedError(f"a manifest of {size} bytes, signed by {signature_size}, is none")
     if moment(stamp).timestamp() > time.time() + AHEAD_SECONDS:
         raise RefusedError(f"{stamp} lies in the future by this host's clock")
     place = config.place(source)
@@ -199,13 +247,18 @@ def put(config: Config, source: str, stamp: str, size: int, stream: IO[bytes]) -
         raise RefusedError(f"{stamp} is here already, and nothing that is here is ever replaced")
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=place))
     try:
-        text, manifest = read_manifest(stamp, size, stream)
+        text, signature = stream.read(size), partial / "manifest.json.sig"
+        signature.write_bytes(stream.read(signature_size))
+        check_signature(source, text, signature)
+        manifest = read_manifest(stamp, text)
         dump = partial / "dump.age"
         found = receive_dump(config, dump, manifest, stream)
         if found != (manifest["bytes"], manifest["sha256"]):
             raise RefusedError(f"{stamp} did not arrive as its manifest describes it")
+        if not is_sealed(dump, manifest["plain_bytes"]):
+            raise RefusedError(f"{stamp} is no encrypted file of {manifest['plain_bytes']} bytes")
         (partial / "manifest.json").write_bytes(text)
-        for written in (dump, partial / "manifest.json", partial):
+        for written in (dump, partial / "manifest.json", signature, partial):
             sync(written)
         partial.rename(final)
         sync(place)
@@ -221,16 +274,26 @@ def receive(config: Config, source: str, request: str, stream: IO[bytes]) -> str
     words = shlex.split(request)
     if words == ["offer"]:
         return json.dumps(offer(config, source, stream))
-    if len(words) == 3 and words[0] == "put" and STAMP.fullmatch(words[1]) and words[2].isdigit():
-        return put(config, source, words[1], int(words[2]), stream)
+    if len(words) == 4 and words[0] == "put" and STAMP.fullmatch(words[1]):
+        sizes = [int(word) for word in words[2:] if word.isascii() and word.isdigit()]
+        if len(sizes) == 2:
+            return put(config, source, words[1], *sizes, stream)
     raise RefusedError("this key adds backups and does nothing else")
+
+
+def first_of_each(found: list[Kept], period: str) -> dict[str, Kept]:
+    """Return period → the copy of it that arrived first: no later one takes its place."""
+    best: dict[str, Kept] = {}
+    for kept in sorted(found, key=lambda kept: (kept.received, kept.stamp)):
+        best.setdefault(moment(kept.stamp).strftime(period), kept)
+    return best
 
 
 def unexpired(config: Config, found: list[Kept]) -> set[str]:
     """Return the stamps that the rules keep: one of each day, week and month.
 
-    It is the last one that arrived in time; only where there is none, the last of the late ones.
-    All of the last day are kept.
+    Those that arrived late are kept by the same rules where there is none that arrived in time,
+    beside the others: they take none of their days, weeks and months. All of the last day are kept.
     """
     yesterday = time.strftime(STAMP_FORMAT, time.gmtime(time.time() - 86400))
     keep = {max(kept.stamp for kept in found)}
@@ -241,10 +304,11 @@ def unexpired(config: Config, found: list[Kept]) -> set[str]:
         (config.keep_months, "%Y-%m"),
     )
     for number, period in rules:
-        best: dict[str, Kept] = {}
-        for kept in sorted(found, key=lambda kept: (kept.in_time, kept.stamp)):
-            best[moment(kept.stamp).strftime(period)] = kept
-        keep |= {best[name].stamp for name in sorted(best, reverse=True)[:number]}
+        good = first_of_each([kept for kept in found if kept.in_time], period)
+        late = first_of_each([kept for kept in found if not kept.in_time], period)
+        spare = {name: kept for name, kept in late.items() if name not in good}
+        for best in (good, spare):
+            keep |= {best[name].stamp for name in sorted(best, reverse=True)[:number]}
     return keep
 
 
@@ -323,9 +387,10 @@ def main() -> int:
     commands.add_parser("receive", help="answer a source").add_argument("source")
     commands.add_parser("tidy", help="look at every copy, remove what has expired")
     commands.add_parser("list", help="what is here").add_argument("source", nargs="?")
-    showing = commands.add_parser("show", help="print a manifest")
-    showing.add_argument("source")
-    showing.add_argument("stamp", nargs="?")
+    for name, what in (("show", "print a manifest"), ("stamp", "print which is the newest")):
+        showing = commands.add_parser(name, help=what)
+        showing.add_argument("source")
+        showing.add_argument("stamp", nargs="?")
     arguments = parser.parse_args()
     try:
         config = Config.load()
@@ -341,6 +406,8 @@ def main() -> int:
                         " ", "seconds"
                     )
                     print(source, kept.stamp, kept.manifest["bytes"], arrived)
+        elif arguments.command == "stamp":
+            print(show(config, arguments.source, arguments.stamp)["stamp"])
         else:
             print(json.dumps(show(config, arguments.source, arguments.stamp), indent=2))
     except (KeeperError, OSError, ValueError) as error:
