@@ -6,10 +6,12 @@ WISH is JSON: ``schema`` (staging), ``state_file`` and ``state`` (what the recor
 is from now on; on the disk before the new bot may be started), ``unit``, ``user`` and ``command``
 (the comparison and its transient unit).
 
-The tables move into the schema public in one transaction; that touches none of their rows. Then the
-comparison starts, and this returns as soon as its transaction has begun to read: it sees the
-database as it is at that moment, whatever is written later. There it is stopped, so that the new
-bot starts with nothing beside it; SIGCONT lets it go on, and after ``REST`` seconds a timer does.
+The tables move into the schema public in one transaction; that touches none of their rows. Nobody
+but the owner had a right to them before: in that transaction they get those that the owner's
+default privileges give to new tables of that schema. Then the comparison starts, and this returns
+as soon as its transaction has begun to read: it sees the database as it is at that moment, whatever
+is written later. There it is stopped, so that the new bot starts with nothing beside it; SIGCONT
+lets it go on, and after ``REST`` seconds a timer does.
 """
 
 import json
@@ -33,12 +35,26 @@ MOVABLE = """
     AND NOT c.relispartition
 """
 KINDS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE"}
+# The owner's default privileges in the schema public: to whom (0: everybody), what, on what.
+DEFAULTS = """
+    SELECT d.defaclobjtype::text, a.grantee, r.rolname, a.privilege_type
+    FROM pg_default_acl d CROSS JOIN aclexplode(d.defaclacl) a
+    LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE d.defaclnamespace = 'public'::regnamespace AND a.grantee <> d.defaclrole
+    AND d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+    AND d.defaclobjtype IN ('r', 'S')
+"""
+RELATIONS = """
+    SELECT c.relkind, c.relname FROM pg_class c
+    WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+"""
 PATIENCE = 30.0  # seconds
 REST = 90  # seconds
 
 
 def move(connection: psycopg.Connection, schema: str) -> None:
     """Move everything from the staging schema to public, in the caller's transaction."""
+    grant(connection, schema)
     for kind, name in connection.execute(MOVABLE, (schema,)).fetchall():
         connection.execute(
             sql.SQL("ALTER {} {} SET SCHEMA public").format(
@@ -46,6 +62,23 @@ def move(connection: psycopg.Connection, schema: str) -> None:
             )
         )
     connection.execute(sql.SQL("DROP SCHEMA {}").format(sql.Identifier(schema)))
+
+
+def grant(connection: psycopg.Connection, schema: str) -> None:
+    """Give what is in the staging schema the rights that new tables of the schema public get."""
+    relations = connection.execute(RELATIONS, (sql.Identifier(schema).as_string(),)).fetchall()
+    for kind, grantee, role, privilege in connection.execute(DEFAULTS).fetchall():
+        receiver = sql.Identifier(role) if grantee else sql.SQL("PUBLIC")
+        for relkind, name in relations:
+            if (relkind == "S") == (kind == "S"):
+                connection.execute(
+                    sql.SQL("GRANT {} ON {} {} TO {}").format(
+                        sql.SQL(privilege),
+                        sql.SQL("SEQUENCE" if kind == "S" else "TABLE"),
+                        sql.Identifier(schema, name),
+                        receiver,
+                    )
+                )
 
 
 def record(path: Path, user: str, state: dict[str, Any]) -> None:

@@ -51,12 +51,14 @@ def psql(text: str, wish: dict, *, login: str = "") -> list:
     wrapped = f"SELECT coalesce(jsonb_agg(x), '[]') FROM ({last}) AS x"
     commands = [part for statement in (*first, wrapped) for part in ("-c", statement)]
     command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", where, *commands]
+    environment = os.environ | {"LC_ALL": "C.UTF-8"}
     if not login:
         command = ["runuser", "-u", "postgres", "--", *command]
+        # A superuser runs no function that somebody has put into the database under a known name.
+        environment |= {"PGOPTIONS": "-c search_path=pg_catalog"}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd="/", check=False, timeout=60,
-        env=os.environ | {"LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
+        command, capture_output=True, text=True, cwd="/", check=False, timeout=60, env=environment
+    )
     if done.returncode:
         raise QueryError((done.stderr.strip() or "no word").splitlines()[-1])
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -78,13 +80,19 @@ def app_role(wish: dict) -> tuple[bool, str]:
 
 
 def mighty_roles(wish: dict) -> tuple[bool, str]:
-    """Return whether nobody but postgres may do everything."""
+    """Return whether nobody but postgres may do everything.
+
+    The roles that make and restore backups read past policies, and come from this host alone.
+    """
     rows = psql(
-        "SELECT rolname FROM pg_roles WHERE (rolsuper OR rolcreaterole OR rolbypassrls)"
+        "SELECT rolname, rolsuper OR rolcreaterole AS mighty FROM pg_roles"
+        " WHERE (rolsuper OR rolcreaterole OR rolbypassrls)"
         " AND rolname <> 'postgres' AND rolname !~ '^pg_' ORDER BY rolname",
         wish,
     )
-    names = [row["rolname"] for row in rows]
+    config = json.loads(Path("/etc/postgres-backup.json").read_text())
+    readers = (backup_user(), config["check_role"], config["restore_role"])
+    names = [row["rolname"] for row in rows if row["mighty"] or row["rolname"] not in readers]
     return (
         not names,
         f"also {', '.join(names)}" if names else "postgres alone, and only on the host",
@@ -217,15 +225,19 @@ def reader(wish: dict) -> tuple[bool, str]:
 # -------------------------------------------------------------------------------------- the backups
 
 
-def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run postgres-backup as its own user."""
+def backup_user() -> str:
+    """Return the system user, and role, that makes the backups."""
     shown = subprocess.run(
         ["systemctl", "show", "--property=User", "--value", "postgres-backup.service"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    user = shown.stdout.strip()
+    return shown.stdout.strip()
+
+
+def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run postgres-backup as its own user."""
     return subprocess.run(
-        ["runuser", "-u", user, "--", "/usr/local/sbin/postgres-backup", *arguments],
+        ["runuser", "-u", backup_user(), "--", "/usr/local/sbin/postgres-backup", *arguments],
         capture_output=True, text=True, cwd="/", check=False,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from support import ansible
 from support.postgres import Cluster
@@ -198,7 +199,23 @@ def kept(world):
         for name in ("aside_20260101T000000Z", "aside_mine", "migration"):
             connection.execute(f'CREATE SCHEMA "{name}"')
             connection.execute(f'CREATE TABLE "{name}".kept (id integer)')
-    return {place: set(names) for place, names in files.items()}
+    with world.database.connect(dbname="postgres") as admin:
+        for end in ("aside_20260101t000000z", "aside_mine"):
+            admin.execute(f"CREATE DATABASE {world.database.name}_{end}")
+    yield {place: set(names) for place, names in files.items()}
+    with world.database.connect(dbname="postgres") as admin:
+        for name in databases(world):
+            admin.execute(f"DROP DATABASE {name}")
+
+
+def databases(world):
+    """Return what was set aside of a database."""
+    with world.database.connect(dbname="postgres") as admin:
+        names = admin.execute(
+            "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1",
+            [f"{world.database.name}_aside_%"],
+        )
+        return [name for (name,) in names]
 
 
 def present(world, kept):
@@ -222,6 +239,7 @@ def test_what_was_kept_is_removed_and_nothing_else(world, kept):
             world.old: set(LEFT["old"]),
         }
         assert schemas == ["aside_mine"]
+        assert databases(world) == [f"{world.database.name}_aside_mine"]
 
 
 def test_by_force_and_without_the_old_pc(world, kept):
@@ -262,3 +280,68 @@ def test_what_cleanup_refuses(world, kept, settings, reason):
     assert reason in text
     assert "Nothing was removed" in text
     assert present(world, kept)[0] == kept
+
+
+# --------------------------------------------------------------------------------- set aside
+
+OURS = ("owner", "app", "readonly", "migrator")
+NAMES = """
+    SELECT (SELECT count(*) FROM information_schema.columns WHERE table_name = 'rounds'),
+           (SELECT count(*) FROM pg_tables WHERE tablename = 'rounds')
+"""
+
+
+@pytest.fixture
+def roles(world):
+    """Those that site.yml makes, and a developer with a schema of her own."""
+    name = world.database.name
+    made = [f"etlegacy_{each}" for each in OURS[:1] + OURS[2:]]
+    made += ["postgres_backup", "postgres_monitor", "anna"]
+    with world.database.connect() as admin:
+        for role in made:
+            admin.execute(f"CREATE ROLE {role} LOGIN")
+        admin.execute(f"ALTER DATABASE {name} OWNER TO etlegacy_owner")
+        admin.execute("ALTER TABLE rounds OWNER TO etlegacy_owner")
+        admin.execute("INSERT INTO rounds VALUES (1), (2)")
+        admin.execute("GRANT ALL ON rounds TO etlegacy_app")
+        admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO etlegacy_readonly")
+        admin.execute(f"GRANT CONNECT ON DATABASE {name} TO etlegacy_app, PUBLIC")
+        admin.execute("GRANT etlegacy_readonly TO anna; CREATE SCHEMA anna AUTHORIZATION anna")
+    yield
+    with world.database.connect(dbname="postgres") as admin:
+        for database in [name, *databases(world)]:
+            admin.execute(f"DROP DATABASE {database} WITH (FORCE)")
+        for role in (*made, "etlegacy_app"):
+            admin.execute(f"DROP OWNED BY {role}")
+        for role in made:
+            admin.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.usefixtures("roles")
+def test_nobody_sees_what_was_set_aside(world):
+    """Neither in information_schema nor in pg_tables, which knows no rights."""
+    bot = world.database.connect(user="etlegacy_app")
+    assert bot.execute(NAMES).fetchone() == (1, 1)
+    tasks = [{"include_tasks": f"{REPOSITORY}/playbooks/migrate/set_aside.yml"}]
+    for times in (1, 2):
+        code, text, *_ = world.play(tasks, hosts="database")
+        assert code == 0, text
+        assert len(databases(world)) == times
+        with world.database.connect() as owner:
+            assert owner.execute(NAMES).fetchone() == (0, 0)
+            owner.execute("SET ROLE etlegacy_owner; CREATE TABLE rounds (id integer)")
+        time.sleep(1)  # the next one has another name
+    with pytest.raises(psycopg.OperationalError):
+        bot.execute("SELECT 1")  # its session has ended
+    for role in ("etlegacy_app", "etlegacy_readonly"):
+        with world.database.connect(user=role) as connection:
+            assert connection.execute(NAMES).fetchone() == (1, 1)
+        for name in databases(world):
+            with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                world.database.connect(user=role, dbname=name)
+    first = databases(world)[0]
+    with world.database.connect(dbname=first) as admin:
+        assert admin.execute("SELECT count(*) FROM rounds").fetchone() == (2,)
+    with world.database.connect(user="anna") as connection:
+        connection.execute("CREATE TABLE mine (n integer); CREATE TEMP TABLE t (n integer)")
+        assert connection.execute("SELECT current_schema()").fetchone() == ("anna",)

@@ -108,7 +108,7 @@ def test_the_application_role_cannot_change_the_schema():
 
 
 def test_the_failed_move_left_its_copy_aside_and_said_so():
-    assert int(sql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'aside\\_%'")) >= 1
+    assert int(sql("SELECT count(*) FROM pg_database WHERE datname LIKE '%\\_aside\\_%'")) >= 1
 
 
 @pytest.mark.parametrize("machine_name", ["old-pc", "bot-vps"])

@@ -18,7 +18,10 @@ def cleanup(*options):
 def there():
     """Return what there is to be removed, by place."""
     find = "find /var/lib/ferry /var/tmp -maxdepth 1 -name '*.db' -o -maxdepth 1 -name '*.tar'"
-    schemas = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(aside_|migration$)'"
+    schemas = (
+        "SELECT nspname FROM pg_namespace WHERE nspname ~ '^(aside_|migration$)'"
+        " UNION ALL SELECT datname FROM pg_database WHERE datname ~ '_aside_'"
+    )
     return {
         "old PC": machine("old-pc").check_output(f"ls {DATABASE}* 2>/dev/null || true"),
         "bot server": machine("bot-vps").check_output(find),
