@@ -30,6 +30,19 @@ SLACK = 150  # seconds between a file's name and its date, which is cut to minut
 ASKED = 9  # files
 
 
+def latest(text: str, limit: float) -> int | None:
+    """Return the latest moment up to a limit that has this date, which says no year."""
+    year = time.gmtime(limit).tm_year
+    for candidate in range(year, year - 9, -1):  # 29 February may be eight years apart
+        try:
+            date = timegm(time.strptime(f"{candidate} {text}", "%Y %b %d %H:%M"))
+        except ValueError:  # no such day that year
+            continue
+        if date <= limit:
+            return date
+    return None
+
+
 def entries(lines: list[str], now: float) -> list[tuple[int, int]]:
     """Return (name, date) of the newest files, in seconds since 1970 as though both were UTC."""
     found = []
@@ -37,10 +50,9 @@ def entries(lines: list[str], now: float) -> list[tuple[int, int]]:
         match = ENTRY.match(line.strip())
         if match is None:  # older files are listed with their year and without their time
             continue
-        year = time.gmtime(now).tm_year
-        date = timegm(time.strptime(f"{year} {match['date']}", "%Y %b %d %H:%M"))
-        if date > now + DAY:
-            date = timegm(time.strptime(f"{year - 1} {match['date']}", "%Y %b %d %H:%M"))
+        date = latest(match["date"], now + DAY)
+        if date is None:
+            continue
         found.append((timegm(time.strptime(match["name"], "%Y-%m-%d-%H%M%S")), date))
         if len(found) == ASKED:
             break

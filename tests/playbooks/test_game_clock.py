@@ -2,9 +2,11 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
+from calendar import timegm
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,24 @@ def line(dated, named, *, old=False):
     date = time.strftime("%b %e  %Y" if old else "%b %e %H:%M", time.gmtime(dated))
     name = time.strftime("%Y-%m-%d-%H%M%S", time.gmtime(named))
     return f"-rw-r--r--    1 0        0            5170 {date} {name}-supply-round-1.txt"
+
+
+def judge(lines, now):
+    return runpy.run_path(str(PROGRAM))["judge"](lines, now)
+
+
+@pytest.mark.parametrize("date", ["2026-12-31 23:55", "2027-01-01 00:01", "2028-02-29 23:59"])
+def test_the_turn_of_the_year_and_a_leap_day_are_days_as_any(date):
+    now = timegm(time.strptime(date, "%Y-%m-%d %H:%M"))
+    files = [now + 600, *(now - hours * HOUR for hours in range(12))]
+    said = judge([line(at, at + 2 * HOUR) for at in files], now)
+    assert (said["zone"], said["ahead"]) == ("+0200", 600)
+
+
+def test_a_leap_day_is_of_the_year_that_had_one():
+    now = timegm((2028, 3, 1, 0, 30, 0))
+    files = [now - hours * HOUR for hours in range(3)]
+    assert judge([line(at, at) for at in files], now)["zone"] == "+0000"
 
 
 def ask(lines, zone="UTC"):
