@@ -1,6 +1,8 @@
 """Plugins and modules of the role hardening, which are files and no packages."""
 
 import importlib.util
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,19 @@ def text_files():
 @pytest.fixture(scope="session")
 def file_modes():
     return load("library/file_modes.py")
+
+
+@pytest.fixture
+def security_updates(tmp_path, monkeypatch):
+    """The program on the host, with python3-apt played and all of its files below tmp_path."""
+    monkeypatch.setitem(sys.modules, "apt_pkg", types.ModuleType("apt_pkg"))
+    module = load("files/hardening-security-updates.py")
+    for name in ("RECORD", "UPGRADED", "REBOOT"):
+        monkeypatch.setattr(module, name, tmp_path / name.lower())
+    monkeypatch.setattr(module, "LOOKED", (tmp_path / "lists",))
+    monkeypatch.setattr(module, "wait_for_locks", lambda: None)
+    (tmp_path / "lists").touch()
+    return module
 
 
 @pytest.fixture(scope="session")

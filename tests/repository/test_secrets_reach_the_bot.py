@@ -120,3 +120,31 @@ def test_a_check_of_bare_servers_does_not_say_that_they_are_built(on_the_bots_ho
     said = on_the_bots_host(SUMMARY, "--check", __site_stands={"stat": {"exists": False}})
     assert "Both servers are built" not in said
     assert "The servers are not built yet: ansible-playbook site.yml builds them." in said
+
+
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        ({"installed": [], "left": [], "restarts": [], "reboot": False, "reboot_for": []}, []),
+        (
+            {
+                "installed": [["libpam0g", "1", "2"], ["openssl", "3", "4"]],
+                "left": [["held", "1", "2"]],
+                "restarts": ["postgresql@15-main.service"],
+                "reboot": True,
+                "reboot_for": ["linux-image-cloud-amd64"],
+            },
+            [
+                "Security updates on vps1: 2 installed (libpam0g, openssl), left: held.",
+                "vps2 still runs what they replaced: the kernel or system "
+                "(linux-image-cloud-amd64), postgresql@15-main.service. It reboots at 04:40.",
+            ],
+        ),
+    ],
+    ids=["none was pending", "some were"],
+)
+def test_site_says_which_security_updates_it_installed(on_the_bots_host, done, words):
+    said = on_the_bots_host(SUMMARY, __hardening_first_updates={"stdout": json.dumps(done)})
+    assert ("Security updates on" in said) == bool(words)
+    for part in words:
+        assert part in said
