@@ -8,6 +8,8 @@ SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ETL_CACHE := $(CURDIR)/.cache
+# Where it is set, each ansible-playbook compiles all that it imports anew: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
 INVENTORY ?= inventories/production
 SCENARIOS := $(notdir $(patsubst %/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 

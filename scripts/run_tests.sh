@@ -5,7 +5,7 @@
 #
 # `all` runs three at a time (TEST_LANES), since a Molecule scenario mostly waits for its machines. The
 # last line is "N passed, N failed", before it what failed. A failed check's log is printed; all logs
-# stay in .cache/test-logs/.
+# stay in .cache/test-logs/, and so does a table of the seconds per check and phase (times.txt).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,8 +21,9 @@ start() { # name command…
   local name=$1 started=$SECONDS
   shift
   {
-    "$@" >"$logs/$name.log" 2>&1 </dev/null
-    echo "$? $((SECONDS - started))" >"$logs/$name.result"
+    "$@" 2>&1 </dev/null | python scripts/test_times.py record "$logs/$name.times" >"$logs/$name.log"
+    echo "${PIPESTATUS[0]} $((SECONDS - started))" >"$logs/$name.result"
+    echo $((SECONDS - started)) >"$logs/$name.seconds"
   } &
   running[$!]=$name
 }
@@ -79,6 +80,7 @@ all() {
   check no-secret-in-logs python scripts/find_secrets_in_logs.py "$logs"
 }
 
+rm -f "$logs"/*.times "$logs"/*.seconds
 case $what in
   lint | fast | all) "$what" ;;
   *) echo "run_tests.sh: no such set of checks: $what" >&2; exit 2 ;;
@@ -94,5 +96,7 @@ for name in "${failed[@]}"; do
     /^(TASK|PLAY) / || /^$/ { rest = 0 } rest-- > 0 { print }' <<<"$plain")
   tail -n 16 <<<"${words:-$plain}" | cut -c1-300
 done
+echo "Seconds per check and phase, the longest first:"
+python scripts/test_times.py table "$logs" | tee "$logs/times.txt"
 echo "$passed passed, ${#failed[@]} failed"
 [ ${#failed[@]} -eq 0 ]
