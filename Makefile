@@ -68,7 +68,8 @@ lint: venv ## yamllint, ansible-lint (profile production), ruff
 
 .PHONY: molecule
 molecule: venv images ## One scenario: make molecule SCENARIO=hardening
-	@molecule test -s $(SCENARIO)
+	@! grep -qs machine_prepared: molecule/$(SCENARIO)/inventory/hosts.yml || scripts/prepared_images.sh build
+	molecule test -s $(SCENARIO)
 
 .PHONY: test-vm
 test-vm: venv docker qemu ## site.yml on two virtual machines with kernels of their own, and a reboot (not part of test)

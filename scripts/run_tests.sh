@@ -3,14 +3,14 @@
 #
 #   run_tests.sh lint | fast | all
 #
-# `all` runs three at a time (TEST_LANES), since a Molecule scenario mostly waits for its machines. The
+# `all` runs four at a time (TEST_LANES), since a Molecule scenario often waits for its machines. The
 # last line is "N passed, N failed", before it what failed. A failed check's log is printed; all logs
 # stay in .cache/test-logs/, and so does a table of the seconds per check and phase (times.txt).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:?usage: run_tests.sh lint|fast|all}
-lanes=${TEST_LANES:-3}
+lanes=${TEST_LANES:-4}
 logs=.cache/test-logs
 mkdir -p "$logs"
 passed=0
@@ -65,16 +65,33 @@ fast() {
   check pytest pytest -q
 }
 
+queue() { # name command…
+  [ ${#running[@]} -lt "$lanes" ] || finish_one
+  start "$@"
+}
+
+scenario() { # name
+  queue "molecule-$1" env COLUMNS=160 molecule test -s "$1"
+}
+
 all() {
-  local scenario
-  lint
-  start pytest pytest -q
+  local name site
+  # Others start from the machines that this one builds.
+  scenario site
+  site=$!
+  queue ansible-lint ansible-lint --offline
+  queue pytest pytest -q
+  queue yamllint yamllint --strict .
+  queue ruff-check ruff check .
+  queue ruff-format ruff format --check .
+  scenario hardening
+  [ ${#running[@]} -lt "$lanes" ] || finish_one
+  scripts/prepared_images.sh wait "$site"
   # The longest first, or at the end the others would wait for it.
-  for scenario in migrate $(ls --ignore=migrate molecule); do
+  for name in migrate bot_server $(ls --ignore={site,hardening,migrate,bot_server} molecule); do
     # shared is none; vm is slow without KVM: make test-vm, and CI once a week.
-    [ -e "molecule/$scenario/molecule.yml" ] && [ "$scenario" != vm ] || continue
-    [ ${#running[@]} -lt "$lanes" ] || finish_one
-    start "molecule-$scenario" env COLUMNS=160 molecule test -s "$scenario"
+    [ -e "molecule/$name/molecule.yml" ] && [ "$name" != vm ] || continue
+    scenario "$name"
   done
   while [ ${#running[@]} -gt 0 ]; do finish_one; done
   check no-secret-in-logs python scripts/find_secrets_in_logs.py "$logs"

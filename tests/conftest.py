@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,10 @@ from support.postgres import Cluster, Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Playbooks that tests start need half the processor time with it; the scenarios site, hardening and
+# migrate run with Ansible's own.
+os.environ.setdefault("ANSIBLE_STRATEGY", "mitogen_linear")
 
 
 @pytest.fixture(scope="session")
