@@ -3,6 +3,7 @@
 # subject is what comes after site.yml.
 #
 #   prepared_images.sh key      print the key of this checkout's images
+#   prepared_images.sh find     the same where there are such images, else nothing
 #   prepared_images.sh build    make them where they are missing: the first half of the scenario site
 #   prepared_images.sh wait PID wait for them while that process lives, which is about to make them
 #
@@ -30,6 +31,7 @@ are_there() {
 
 case ${1:-} in
   key) key ;;
+  find) ! are_there "$(key)" || key ;;
   build)
     are_there "$(key)" && exit 0
     for step in destroy create prepare converge; do molecule "$step" -s site; done
@@ -39,5 +41,5 @@ case ${1:-} in
   wait)
     while kill -0 "$2" 2>/dev/null && ! are_there "$(key)"; do sleep 2; done
     ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

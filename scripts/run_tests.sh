@@ -76,19 +76,23 @@ scenario() { # name
 
 all() {
   local name site
-  # Others start from the machines that this one builds.
+  # The longest first, or at the end the others would wait for it.
   scenario site
   site=$!
-  queue ansible-lint ansible-lint --offline
+  scenario migrate
+  scenario ways_back
   queue pytest pytest -q
+  scenario bot_server
+  queue ansible-lint ansible-lint --offline
   queue yamllint yamllint --strict .
   queue ruff-check ruff check .
   queue ruff-format ruff format --check .
   scenario hardening
+  scenario postgres_server
+  # The others start from the machines that site has built.
   [ ${#running[@]} -lt "$lanes" ] || finish_one
   scripts/prepared_images.sh wait "$site"
-  # The longest first, or at the end the others would wait for it.
-  for name in migrate bot_server $(ls --ignore={site,hardening,migrate,bot_server} molecule); do
+  for name in $(ls --ignore={site,migrate,ways_back,bot_server,hardening,postgres_server} molecule); do
     # shared is none; vm is slow without KVM: make test-vm, and CI once a week.
     [ -e "molecule/$name/molecule.yml" ] && [ "$name" != vm ] || continue
     scenario "$name"

@@ -1,0 +1,1 @@
+../../migrate/tests/conftest.py

@@ -1,0 +1,1 @@
+../../migrate/tests/test_end.py
