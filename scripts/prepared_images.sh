@@ -33,9 +33,9 @@ keep() { # key
     docker commit "site-$role-vps" "etl-prepared:raw-$role" >/dev/null
     # Without what must not be the same on two machines.
     docker rm -f "etl-prepare-$role" >/dev/null 2>&1 || true
-    docker run --name "etl-prepare-$role" --network none --entrypoint /bin/sh "etl-prepared:raw-$role" -c \
+    docker run --name "etl-prepare-$role" --network none "etl-prepared:raw-$role" /bin/sh -c \
       'rm -rf /etc/ssh/ssh_host_* /var/log/journal/* /root/.ssh/authorized_keys'
-    docker commit --change 'ENTRYPOINT []' --change 'CMD ["/sbin/init"]' "etl-prepare-$role" "etl-prepared:$role-$1" >/dev/null
+    docker commit --change 'CMD ["/sbin/init"]' "etl-prepare-$role" "etl-prepared:$role-$1" >/dev/null
     docker rm "etl-prepare-$role" >/dev/null
   done
   docker exec site-database-vps systemctl start postgresql@15-main
