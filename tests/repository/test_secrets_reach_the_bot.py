@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import string
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 ROOT = Path(__file__).parents[2]
 NAMES = re.findall(r"\b(vault_\w+):", (ROOT / "group_vars/all/vault.yml.example").read_text())
@@ -148,3 +151,99 @@ def test_site_says_which_security_updates_it_installed(on_the_bots_host, done, w
     assert ("Security updates on" in said) == bool(words)
     for part in words:
         assert part in said
+
+
+# Every sign that can stand in a line, and two that are no ASCII.
+PRINTABLE = f"{string.digits}{string.ascii_letters}{string.punctuation} ü€ "
+# A letter on each side, so that a password cannot go wrong where two signs meet either.
+SIGNS = "".join(f"a{sign}" for sign in PRINTABLE)
+
+
+def test_a_password_of_any_signs_passes_through_the_url(on_the_bots_host):
+    password = PRINTABLE + SIGNS
+    environment = on_the_bots_host(
+        "{{ bot_server_environment }}",
+        vault_postgres_app_password=password,
+        postgres_server_database="stats/of us?",
+    )
+    url = environment["DATABASE_URL"]
+    parts = urlsplit(url)  # as asyncpg reads it
+    assert unquote(parts.password) == password
+    assert (parts.hostname, parts.port) == ("192.0.2.1", 5432)
+    assert unquote(parts.path) == "/stats/of us?"
+    read = conninfo_to_dict(url)  # as libpq reads it
+    assert (read["password"], read["host"], read["port"]) == (password, "192.0.2.1", "5432")
+    assert read["dbname"] == "stats/of us?"
+    assert environment["DATABASE_PASSWORD"] == environment["POSTGRES_PASSWORD"] == password
+
+
+ENVIRONMENT_FILES = {
+    "roles/bot_server/templates/etc/bot/environment.j2": "bot_server_environment",
+    "playbooks/templates/etc/partial/environment.j2": "rollback_partial_settings",
+}
+
+
+@pytest.mark.parametrize("template", ENVIRONMENT_FILES)
+def test_a_value_of_any_signs_passes_through_an_environment_file(
+    on_the_bots_host, tmp_path, template
+):
+    """Read by a shell, whose double quotes are systemd's; the scenario bot_server asks systemd."""
+    said = on_the_bots_host(
+        f"{{{{ lookup('ansible.builtin.template', '{ROOT / template}') }}}}",
+        **{ENVIRONMENT_FILES[template]: {"FIRST": PRINTABLE, "SECOND": SIGNS}},
+    )
+    path = tmp_path / "environment"
+    path.write_text(said)
+    shown = subprocess.run(
+        ["sh", "-c", f'. {path} && printf "%s\\n" "$FIRST" "$SECOND"'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout.split("\n") == [PRINTABLE, SIGNS, ""]
+
+
+def test_a_password_of_any_signs_passes_through_a_password_file(on_the_bots_host):
+    """libpq takes a backslash from before a colon and a backslash."""
+    migrate = (ROOT / "playbooks/migrate/pgpass.yml").read_text()
+    content = json.loads(re.search(r"content: (\".*\")$", migrate, re.MULTILINE)[1])
+    both = [
+        on_the_bots_host(content, vault_postgres_migrator_password=SIGNS),
+        on_the_bots_host(
+            "{{ __postgres_server_passfile.content }}",
+            vault_postgres_replication_password=SIGNS,
+            postgres_server_primary="192.0.2.1",
+            postgres_server_replication_role="postgres_replication",
+            **passfile_variables(),
+        ),
+    ]
+    for line in both:
+        fields = re.findall(r"((?:\\.|[^:\\])*)(?::|$)", line.removesuffix("\n"))[:5]
+        assert re.sub(r"\\(.)", r"\1", fields[4]) == SIGNS
+        assert line.count("\n") == 1
+
+
+def passfile_variables():
+    """Return what the role postgres_server writes its password file from."""
+    text = yaml.safe_load((ROOT / "roles/postgres_server/vars/main.yml").read_text())
+    wanted = ("__postgres_server_passfile", "__postgres_server_passfile_fields")
+    return {name: text[name] for name in wanted} | {"__postgres_server_etc": "/etc"}
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("git@github.com:you/bot.git", ("22", [])),
+        ("ssh://git@192.0.2.77:2222/bot.git", ("2222", ["192.0.2.77"])),
+        ("https://git.example.org:8443/bot.git", ("8443", [])),
+        ("https://github.com/you/bot.git", None),
+    ],
+)
+def test_the_firewall_lets_the_repository_through(on_the_bots_host, url, rule):
+    rules = on_the_bots_host("{{ hardening_firewall_rules }}", bot_server_repository=url)
+    found = [one for one in rules if one["name"] == "the bot's repository"]
+    assert [(str(one["port"]), one["addresses"]) for one in found] == ([rule] if rule else [])
+    assert all(one["direction"] == "out" for one in found)
+
+
+def test_the_bot_has_its_deploy_key(on_the_bots_host):
+    key = "-----BEGIN\nabc\n"
+    assert on_the_bots_host("{{ bot_server_repository_key }}", vault_bot_deploy_key=key) == key
