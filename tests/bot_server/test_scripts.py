@@ -448,6 +448,28 @@ def test_every_setting_of_the_reference_bot_is_found() -> None:
 # -- health_gate
 
 
+@pytest.mark.parametrize("since", [1000.5, None])
+def test_the_last_lines_are_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: float | None
+) -> None:
+    """Up to systemd 253, --lines with --since gives the first ones."""
+    words = tmp_path / "words"
+    fake = f"""#!/bin/sh
+echo "$@" > {words}
+case "$*" in
+  *--lines*--since*|*--since*--lines*) seq 1 30 ;;
+  *--lines*) seq 71 100 ;;
+  *) seq 1 100 ;;
+esac
+"""
+    (tmp_path / "journalctl").write_text(fake)
+    (tmp_path / "journalctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    lines = health_gate.last_lines("testbot.service", since).splitlines()
+    assert lines == [str(number) for number in range(71, 101)]
+    assert ("--since @1000" in words.read_text()) == (since is not None)
+
+
 def looks(*changes: dict[str, str]) -> Any:
     """Return a `show` that gives one state after the other and stays at the last."""
     state = {"ActiveState": "active", "SubState": "running", "MainPID": "10", "NRestarts": "0"}
@@ -490,6 +512,7 @@ def test_since_when_it_serves_is_its_own_word(
     state = {"Type": kind, "ActiveEnterTimestampMonotonic": ready}
     monkeypatch.setattr(health_gate, "show", looks(state))
     monkeypatch.setattr(health_gate, "run", lambda *_: "")
+    monkeypatch.setattr(health_gate, "last_lines", lambda *_: "")
     settings = {"unit": "testbot.service", "action": "", "seconds": 0.1, "timeout": 1}
     monkeypatch.setattr(sys, "argv", ["health_gate.py", json.dumps(settings)])
     health_gate.main()

@@ -17,6 +17,7 @@ of the kind, so that only the watched time proves it), ``waited`` (seconds in al
 
 from __future__ import annotations
 
+import collections
 import json
 import subprocess
 import sys
@@ -41,6 +42,19 @@ def show(unit: str) -> dict[str, str]:
     """Return the properties of the unit that the judgement needs."""
     out = run("systemctl", "show", unit, "--property", ",".join(PROPERTIES))
     return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+
+def last_lines(unit: str, since: float | None) -> str:
+    """Return the unit's last lines, of those that were written since then if that is given.
+
+    With ``--since``, journalctl's ``--lines`` means the first ones (up to systemd 253 at least), so
+    what is too much is dropped here.
+    """
+    bound = ["--lines", str(JOURNAL_LINES)] if since is None else ["--since", f"@{int(since)}"]
+    argv = ["journalctl", "--unit", unit, "--output", "cat", "--no-pager", *bound]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, errors="replace") as journal:
+        kept = collections.deque(journal.stdout or (), maxlen=JOURNAL_LINES)
+    return "".join(kept).strip()
 
 
 def act(unit: str, action: str) -> None:
@@ -110,9 +124,6 @@ def main() -> None:
     serves_since = 0.0
     if now["Type"].startswith("notify"):
         serves_since = time.monotonic() - int(now["ActiveEnterTimestampMonotonic"]) / 1e6
-    since = ["--since", f"@{int(begin)}"] if settings["action"] else []
-    lines = ["--lines", str(JOURNAL_LINES), *since]
-    journal = run("journalctl", "--unit", unit, "--output", "cat", "--no-pager", *lines)
     verdict = {
         "healthy": not reason,
         "reason": reason,
@@ -120,7 +131,7 @@ def main() -> None:
         "ready": round(waited - float(settings["seconds"]), 1),
         "serves_since": round(serves_since, 1),
         "waited": round(waited, 1),
-        "journal": journal.strip(),
+        "journal": last_lines(unit, begin if settings["action"] else None),
     }
     print(json.dumps(verdict))
 
