@@ -149,9 +149,18 @@ def test_sshd_says_keys_only(server, user):
         "authenticationmethods publickey",
         "allowtcpforwarding no",
         "x11forwarding no",
+        "persourcemaxstartups 5",
+        "persourcenetblocksize 32:64",
     ):
         assert line in lines
     assert [line for line in lines if line.startswith("port ")] == [f"port {server.port}"]
+
+
+@pytest.mark.parametrize(("unit", "limit"), [("cron", 7.5), ("unattended-upgrades", 3.5)])
+def test_units_that_need_no_more_are_in_a_sandbox(server, unit, limit):
+    said = server.say(f"systemd-analyze security --no-pager {unit}.service | tail -n 1")
+    assert float(said.split("service:")[1].split()[0]) <= limit
+    assert server.say(f"systemctl is-active {unit}") == "active"
 
 
 def test_firewall_lists_its_own_rules_and_keeps_the_foreign_one(server):
