@@ -51,6 +51,20 @@ def test_every_input_is_in_the_readme() -> None:
     assert [name for name in defaults if f"`{name}`" not in readme] == []
 
 
+def test_every_script_fits_into_a_pipe() -> None:
+    """One that Python reads from its standard input, and cannot, still says why it cannot.
+
+    What fits is written before Python ends; of more the module would only say "Broken pipe".
+    """
+    capacity = 65_536
+    fed = set()
+    for path in (ROLE / "tasks").glob("*.yml"):
+        for line in re.findall(r"^ *stdin: (.*)$", path.read_text(), re.MULTILINE):
+            fed.add(re.search(r"lookup\('ansible\.builtin\.file', '(\w+\.py)'\)", line)[1])
+    assert "build_release.py" in fed
+    assert [name for name in fed if (ROLE / "files" / name).stat().st_size >= capacity] == []
+
+
 # -- pack_source
 
 
@@ -94,12 +108,20 @@ def test_other_contents_have_another_name(tmp_path: Path, change: str) -> None:
 # -- import_check
 
 
-def check(root: Path, entry: str = "bot/main.py") -> list[str]:
-    """Run the script in a source tree and return the problems."""
+def checked(root: Path, entry: str = "bot/main.py") -> dict[str, list[str]]:
+    """Run the script in a source tree and return its sentences by their kind."""
     out = subprocess.check_output(
         [sys.executable, ROLE / "files/import_check.py", entry], cwd=root, text=True
     )
-    return json.loads(out)["problems"]
+    answer = json.loads(out)
+    kinds = ("problems", "failures", "warnings")
+    return {kind: [one["text"] for one in answer[kind]] for kind in kinds}
+
+
+def check(root: Path, entry: str = "bot/main.py") -> list[str]:
+    """Run the script in a source tree and return what stops a deploy."""
+    answer = checked(root, entry)
+    return answer["problems"] or answer["failures"]
 
 
 def test_a_sound_bot_passes_and_is_not_started(tmp_path: Path) -> None:
@@ -124,6 +146,7 @@ raise RuntimeError("there is no main guard here")
     root = write(tmp_path, files | {"old/attic.py": "import gone\nprint 'python 2'\n"})
     (root / "bot/core/__init__.py").touch()
     assert check(root) == []
+    assert checked(root)["warnings"] == ["bot/main.py, line 9: no module 'not_there_but_optional'"]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +183,202 @@ def test_what_would_not_start_is_named(tmp_path: Path, files: dict[str, str], pr
     assert problem in problems[0]
 
 
+EXTRA = "import undeclared\n\ndef setup(bot): ...\n"
+TRIED = {
+    "a text in try": "try:\n    bot.load_extension('cogs.extra')\nexcept Exception:\n    pass\n",
+    "an import in try": "try:\n    from cogs import extra\nexcept ImportError:\n    extra = None\n",
+    "suppress": "import contextlib\nwith contextlib.suppress(Exception):\n    load('cogs.extra')\n",
+    "in a function": "async def main():\n    for name in ('cogs.extra',):\n        pass\n",
+    "in finally": "try:\n    pass\nexcept OSError:\n    pass\nfinally:\n    load('cogs.extra')\n",
+    "in except": "try:\n    pass\nexcept OSError:\n    load('cogs.extra')\n",
+    "without except": "try:\n    load('cogs.extra')\nfinally:\n    pass\n",
+    "tried, but needed elsewhere": "try:\n    load('cogs.extra')\nexcept Exception:\n    pass\n"
+    "NEEDED = 'cogs.other'\n",
+}
+OPTIONAL = ("a text in try", "an import in try", "suppress")
+
+
+@pytest.mark.parametrize("how", TRIED)
+def test_what_is_tried_is_optional_and_named(tmp_path: Path, how: str) -> None:
+    other = "from cogs import extra\n" if "elsewhere" in how else ""
+    text = f"def load(name): ...\n{TRIED[how]}"
+    files = {"bot/main.py": text, "bot/cogs/extra.py": EXTRA, "bot/cogs/other.py": other}
+    answer = checked(write(tmp_path, files))
+    named = answer["warnings" if how in OPTIONAL else "problems"]
+    assert [text.partition(";")[0] for text in named] == [
+        "bot/cogs/extra.py, line 1: no module 'undeclared'"
+    ]
+    assert answer["problems" if how in OPTIONAL else "warnings"] == []
+
+
+def test_an_optional_file_that_is_not_python_is_named(tmp_path: Path) -> None:
+    files = {"bot/main.py": TRIED["an import in try"], "bot/cogs/extra.py": "<<<<<<< HEAD\n"}
+    answer = checked(write(tmp_path, files))
+    assert answer["warnings"] == ["bot/cogs/extra.py, line 1: invalid syntax"]
+    assert not answer["problems"]
+
+
+# -- build_release
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+NOBODY = 65534
+
+
+def test_problems_are_refused_with_the_setting_that_accepts_them(builder: Any) -> None:
+    problem = {"file": "bot/cogs/extra.py", "text": "bot/cogs/extra.py, line 1: \x1b[31mred\n"}
+    with pytest.raises(build_release.Refused) as refusal:
+        builder.judge([problem, problem])
+    said = str(refusal.value)
+    assert "\x1b" not in said
+    advised = re.search(r"'(\{.*\})'$", said)[1]
+    assert json.loads(advised) == {"bot_server_import_accepted": ["bot/cogs/extra.py"]}
+    builder.settings["accepted"] = json.loads(advised)["bot_server_import_accepted"]
+    assert len(builder.judge([problem])) == 1
+    builder.settings["accepted"] = ["bot/cogs/*.py"]
+    assert builder.judge([problem])
+    builder.settings["accepted"] = ["other.py"]
+    with pytest.raises(build_release.Refused):
+        builder.judge([problem])
+
+
+@pytest.mark.parametrize(
+    "out", ["", "no JSON", "[]", "{}", '{"problems": 1}', '{"problems": ["text"]}', "null"]
+)
+def test_an_answer_that_is_none_is_refused(out: str) -> None:
+    with pytest.raises(build_release.Refused, match="the check gave no answer"):
+        build_release.read_answer(out, "the check", "problems")
+    assert build_release.read_answer('noise\n{"problems": []}', "the check", "problems")
+
+
+@pytest.mark.parametrize("where", ["requirements.txt", "more.txt"])
+def test_requirements_outside_of_the_source_are_refused(
+    builder: Any, tmp_path: Path, where: str
+) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("a==1\n")
+    root = write(tmp_path / "r", {"requirements.txt": "-r more.txt\n", "more.txt": ""})
+    (root / where).unlink()
+    (root / where).symlink_to(outside)
+    with pytest.raises(build_release.Refused, match=f"'{where}' leads out of the source"):
+        builder.requirement_files(root)
+    (root / where).unlink()
+    write(root, {"requirements.txt": "-r ../outside.txt\n"})
+    with pytest.raises(build_release.Refused, match=r"'\.\./outside.txt' leads out of the source"):
+        builder.requirement_files(root)
+
+
+def test_state_below_a_link_of_the_source_is_refused(builder: Any, tmp_path: Path) -> None:
+    root, outside = write(tmp_path / "r", {"a": ""}), write(tmp_path / "out", {"stats/kept": "1"})
+    (root / "data").symlink_to(outside)
+    builder.settings["state_directories"] = ["data/stats"]
+    with pytest.raises(build_release.Refused, match="the source has a link 'data'"):
+        builder.link_state(root)
+    assert (outside / "stats/kept").exists()
+    (root / "data").unlink()
+    builder.link_state(root)
+    assert (root / "data/stats").readlink() == builder.var / "data/stats"
+
+
+def built(builder: Any, monkeypatch: pytest.MonkeyPatch, root: Path) -> list[list[str]]:
+    """Build a release with programs that only answer; returns them with their properties."""
+    called = []
+
+    def sandboxed(what: str, argv: list[str], _: Path, properties: list[str]) -> str:
+        called.append([what, *argv, *properties])
+        return '{"problems": [], "failures": [], "warnings": [], "unset": []}'
+
+    monkeypatch.setattr(builder, "sandboxed", sandboxed)
+    monkeypatch.setattr(builder, "hand_over", lambda _: None)
+    monkeypatch.setattr(build_release, "take_back", lambda _: None)
+    builder.cache = builder.opt / "cache"
+    builder.settings |= {"release": root.name, "minimum_free_mb": 0, "entry_point": "main.py"}
+    builder.settings |= {"python": sys.executable, "state_directories": ["logs"], "accepted": []}
+    builder.settings |= {"environment_file": "", "environment_known": [], "source": "here"}
+    builder.build()
+    return called
+
+
+def test_a_build_writes_through_no_link_of_the_source(
+    builder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    root = builder.releases / "one"
+    write(root, {"main.py": "", "requirements.txt": "", ".release.json": "{}"})
+    links = [".release.json.new", ".failed", ".venv", "logs"]
+    for name in links:
+        (root / name).symlink_to(victim)
+    built(builder, monkeypatch, root)
+    assert not victim.exists()
+    assert "built_at" in (root / ".release.json").read_text()
+    assert (root / ".venv").resolve().parent == builder.venvs
+    assert not (root / ".failed").is_symlink()
+
+
+def test_root_itself_runs_nothing_of_a_release(
+    builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is in the sandbox, but for the system's interpreter that says its version."""
+    root = write(builder.releases / "one", {"main.py": "", "requirements.txt": ""})
+    alone = []
+    run = subprocess.run
+
+    def noted(argv: list[str], **more: Any) -> Any:
+        alone.append(argv)
+        return run(argv, **more)
+
+    monkeypatch.setattr(build_release.subprocess, "run", noted)
+    called = built(builder, monkeypatch, root)
+    assert [argv[:3] for argv in alone] == [[sys.executable, "-I", "-c"]]
+    what = [words[0] for words in called]
+    assert what[1:] == [
+        "pip install -r requirements.txt", "byte code", "the import check", "the search for names",
+    ]  # fmt: skip
+    # The system's interpreter, so that not even the bot's user runs a package for these two.
+    assert [called[place][1:3] for place in (2, 4)] == [[sys.executable, "-I"]] * 2
+
+
+def test_a_sandbox_closes_what_the_bot_may_not_reach(
+    builder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder.settings |= {"denied_addresses": ["10.0.0.0/8"], "allowed_addresses": ["10.0.0.5"]}
+    ran = []
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(build_release.subprocess, "run", lambda argv, **_: ran.append(argv) or done)
+    builder.sandboxed("a test", ["true"], Path("/"), [])
+    assert {"IPAddressDeny=10.0.0.0/8", "IPAddressAllow=10.0.0.5", "--uid=testbot"} <= {*ran[0]}
+
+
+@ROOT_ONLY
+def test_a_tree_is_given_and_taken_back_without_following_a_link(
+    builder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = write(tmp_path / "victim", {"inner/file": "1"})
+    tree = write(tmp_path / "tree", {"a/b/c.py": "", "tool": ""})
+    (tree / "link").symlink_to(victim)
+    (tree / "a/b/up").symlink_to("/etc")
+    nobody = build_release.pwd.getpwuid(NOBODY)
+    monkeypatch.setattr(build_release.pwd, "getpwnam", lambda _: nobody)
+
+    builder.hand_over(tree)
+    inside = [tree, *tree.rglob("*")]
+    assert {path.lstat().st_uid for path in inside} == {NOBODY}
+    assert {path.lstat().st_uid for path in (victim, *victim.rglob("*"), Path("/etc"))} == {0}
+
+    # What a hostile build leaves.
+    (tree / "tool").chmod(0o6777)
+    (tree / "a/b").chmod(0o777)
+    os.mkfifo(tree / "a/pipe")
+    os.mknod(tree / "a/socket", 0o600 | build_release.stat.S_IFSOCK)
+    build_release.take_back(tree)
+    inside = [tree, *tree.rglob("*")]
+    assert {path.lstat().st_uid for path in inside} == {0}
+    assert not [path for path in inside if not path.is_symlink() and path.stat().st_mode & 0o7022]
+    assert {path.name for path in (tree / "a").iterdir()} == {"b"}
+    assert (tree / "tool").stat().st_mode & 0o777 == 0o755
+    assert (tree / "a/b/c.py").stat().st_mode & 0o777 == 0o644
+    assert (victim / "inner/file").stat().st_mode & 0o777 != 0o755
+
+
 # -- releases
 
 
@@ -174,6 +393,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
     settings = {"name": "testbot", "requirements": "requirements.txt", "kept": 2} | place
     settings["configuration"] = [str(unit), place["etc"] + "/environment", "/no/such/file"]
     settings["log"] = str(tmp_path / "deploys.log")
+    settings["accepted"] = []
     return settings
 
 
@@ -327,6 +547,76 @@ def test_nothing_is_built_on_a_full_disk(builder: Any) -> None:
     ):
         builder.check_room(10**9)
     builder.check_room(0)
+
+
+def test_marks_are_written_through_no_link(
+    bot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    monkeypatch.setattr(releases.subprocess, "run", lambda *_, **__: None)
+    for name in ("a", "b"):
+        (release(bot, name, age=0) / releases.FAILED).symlink_to(victim)
+    make_current(bot, bot.releases / "b")
+    bot.settings |= {"kept": 5, "withdrawn": "a"}
+    bot.settle()
+    assert not victim.exists()
+    assert (bot.releases / "a" / releases.FAILED).read_text()
+    (bot.releases / "a" / releases.FAILED).unlink()
+    (bot.releases / "a" / releases.FAILED).symlink_to(victim)
+    make_current(bot, bot.releases / "a")
+    bot.revert()
+    assert not victim.exists()
+
+
+@ROOT_ONLY
+def test_configuration_below_somebody_elses_folder_is_left_alone(
+    bot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bot had its folder of keys in a folder of its own and has put a link in its place."""
+    monkeypatch.setattr(releases.subprocess, "run", lambda *_, **__: None)
+    secret = write(tmp_path / "secret", {"key.pem": "root's"})
+    os.chown(bot.var, NOBODY, NOBODY)
+    (bot.var / "keys").symlink_to(secret)
+    bot.configuration.append(bot.var / "keys/key.pem")
+    before = bot.fingerprint()
+    make_current(bot, release(bot, "a", age=0))
+    bot.settle()
+    assert not [path for path in bot.last_good.rglob("*") if path.name == "key.pem"]
+    (secret / "key.pem").write_text("changed")
+    assert bot.fingerprint() == before
+    write(bot.last_good, {str(bot.var / "keys/key.pem")[1:]: "from before"})
+    bot.revert()
+    assert (secret / "key.pem").read_text() == "changed"
+
+
+def test_links_in_the_place_of_folders_are_named(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bot.var / "logs").symlink_to("/etc/ssh")
+    bot.settings["folders"] = [
+        {"path": str(bot.var / name), "owner": "root", "group": "root", "mode": "0750"}
+        for name in ("logs", "temp")
+    ]
+    shown = "".join(f"{name}=\n" for name in ("ActiveState", "UnitFileState"))
+    done = subprocess.CompletedProcess([], 0, shown, "")
+    monkeypatch.setattr(releases.subprocess, "run", lambda *_, **__: done)
+    assert bot.state()["links"] == [f"{bot.var}/logs -> /etc/ssh"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("nameserver 127.0.0.53\nnameserver ::1\n", []),
+        (
+            "# nameserver 10.0.0.9\nnameserver 10.0.0.2\nnameserver fd00::1\n",
+            ["10.0.0.2", "fd00::1"],
+        ),
+        ("nameserver 169.254.169.253 # AWS\nnameserver 1.2\n", ["169.254.169.253"]),
+    ],
+)
+def test_the_name_servers_that_programs_ask_are_found(
+    monkeypatch: pytest.MonkeyPatch, text: str, found: list[str]
+) -> None:
+    monkeypatch.setattr(releases.Path, "read_text", lambda _: text)
+    assert releases.resolvers() == found
 
 
 @pytest.mark.parametrize("judged", ["healthy", "never"])

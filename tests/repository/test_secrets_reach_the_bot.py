@@ -244,6 +244,8 @@ def test_the_firewall_lets_the_repository_through(on_the_bots_host, url, rule):
     assert all(one["direction"] == "out" for one in found)
 
 
-def test_the_bot_has_its_deploy_key(on_the_bots_host):
+def test_the_bot_has_its_deploy_key_and_reaches_its_own_servers(on_the_bots_host):
+    """Also where these are in a private network."""
     key = "-----BEGIN\nabc\n"
-    assert on_the_bots_host("{{ bot_server_repository_key }}", vault_bot_deploy_key=key) == key
+    both = "{{ [bot_server_repository_key, bot_server_allowed_addresses] }}"
+    assert on_the_bots_host(both, vault_bot_deploy_key=key) == [key, ["192.0.2.1", "192.0.2.3"]]

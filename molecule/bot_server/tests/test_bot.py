@@ -54,6 +54,30 @@ def test_temporary_files_are_its_own(host: Any, traces: dict[str, Any]) -> None:
     assert not host.file("/tmp/x").exists
 
 
+def test_its_home_is_a_folder_that_it_may_write_to(traces: dict[str, Any]) -> None:
+    home = "/var/lib/testbot/home"
+    assert {traces["environment"][name] for name in ("HOME", "STATE_DIRECTORY")} == {home}
+
+
+def test_its_user_puts_no_link_where_root_works(host: Any) -> None:
+    """Nor does it move a folder away to do so."""
+    state = "/var/lib/testbot"
+    moves = [f"mv -T {state}/{name} {state}/away" for name in ("keys", "logs", "home")]
+    for tried in (*moves, f"ln -s /etc {state}/new"):
+        assert "Permission denied" in host.run(f"runuser -u testbot -- {tried}").stderr, tried
+
+
+def test_reaches_no_private_address_but_the_inventorys(traces: dict[str, Any]) -> None:
+    """The sshd of each machine answers everybody else."""
+    assert traces["reached"] == {
+        "169.254.169.254": "PermissionError",
+        "10.1.2.3": "PermissionError",
+        "172.30.3.10": "PermissionError",
+        "172.30.3.11": "PermissionError",
+        "172.30.3.12": "connected",
+    }
+
+
 def test_sees_no_other_processes_and_no_disks(traces: dict[str, Any]) -> None:
     assert len(traces["processes"]) == 1
     assert not [name for name in traces["devices"] if name.startswith(("sd", "vd", "nvme", "mem"))]
@@ -72,7 +96,8 @@ def test_exposure(host: Any) -> None:
         ("/etc/testbot/environment", "root", "testbot", 0o640),
         ("/etc/testbot/database-ca.crt", "root", "testbot", 0o640),
         ("/etc/testbot/game_known_hosts", "root", "testbot", 0o640),
-        ("/var/lib/testbot", "testbot", "testbot", 0o750),
+        ("/var/lib/testbot", "root", "testbot", 0o750),
+        ("/var/lib/testbot/home", "testbot", "testbot", 0o750),
         ("/var/lib/testbot/local_stats", "testbot", "testbot", 0o750),
         ("/var/lib/testbot/logs/bot.log", "testbot", "testbot", 0o640),
         ("/var/lib/testbot/keys", "root", "testbot", 0o750),

@@ -1,9 +1,12 @@
 """A bad release or a bad setting never stays; nothing secret is said about it."""
 
+import io
 import json
 import os
 import signal
+import tarfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,122 @@ def test_undeclared_import_and_broken_extension(host: Any, deploy: Any, service:
     assert "bot/helper.py, line 3: no module 'aiofiles'" in result.stdout
     assert "bot/cogs/greeting.py, line 1: invalid syntax" in result.stdout
     assert serving(host, service) == before
+
+
+# What a package does wherever any of it is run: it notes who it is, in places of root's and in
+# those that the bot's user may write to.
+MARK = """import os
+for place in ("/run", "/etc", "/opt/testbot", "/var/cache/testbot", "/var/lib/testbot/temp"):
+    try:
+        with open(place + "/hostile", "a") as out:
+            out.write(f"{where} {os.getuid()}\\n")
+    except OSError:
+        pass
+"""
+# Takes the place of the environment's interpreter, and works like it.
+INTERPRETER = """#!/bin/bash
+for place in /run /etc /opt/testbot /var/cache/testbot /var/lib/testbot/temp; do
+  echo "interpreter $(id -u)" 2>/dev/null >> $place/hostile
+done
+exec -a "$0" /usr/bin/python3.11 "$@"
+"""
+# The build of a package from its source, with nothing to download.
+BACKEND = """import zipfile
+where = "build"
+exec(MARK)
+
+def build_wheel(directory, settings=None, metadata=None):
+    exec(MARK)
+    with zipfile.ZipFile(f"{directory}/source-1-py3-none-any.whl", "w") as wheel:
+        for name, text in FILES.items():
+            wheel.writestr(name, text)
+    return "source-1-py3-none-any.whl"
+"""
+METADATA = "Metadata-Version: 2.1\nName: {0}\nVersion: 1\n"
+WHEEL = "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+def described(name: str, files: dict[str, str]) -> dict[str, str]:
+    """Return the files of a wheel."""
+    about = f"{name}-1.dist-info"
+    files |= {f"{about}/METADATA": METADATA.format(name), f"{about}/WHEEL": WHEEL}
+    return files | {f"{about}/RECORD": "".join(f"{path},,\n" for path in files)}
+
+
+def test_nothing_of_a_package_or_source_is_run_by_root(host: Any, deploy: Any) -> None:
+    """A wheel with a .pth, a sitecustomize and an interpreter of its own, and an sdist's build.
+
+    The source has an optional extension that is broken, and one that the operator accepts.
+    """
+    extra = 'try:\n    print("cogs.extra"[:0])\nexcept Exception:\n    raise\n'
+    text = f"import noted\n\n{extra}\nVERSION = 9 if noted else 0\n"
+    source = deploy.source(bot__helper=HELPER + text)
+    (source / "bot/cogs/extra.py").write_text("import no_such_extension\n")
+    (source / "bot/cogs/greeting.py").write_text("import neither_this\n")
+    one_line = f"import os; where = 'pth'; exec({MARK!r})\n"
+    hostile = described(
+        "hostile",
+        {
+            "noted.py": f"where = 'module'\n{MARK}",
+            "sitecustomize.py": f"where = 'sitecustomize'\n{MARK}",
+            "hostile.pth": one_line,
+            "hostile-1.data/scripts/python": INTERPRETER,
+            "hostile-1.data/scripts/python3": INTERPRETER,
+        },
+    )
+    (source / "packages").mkdir()
+    with zipfile.ZipFile(source / "packages/hostile-1-py3-none-any.whl", "w") as wheel:
+        for name, text in hostile.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = 0o100755 << 16
+            wheel.writestr(info, text)
+    built = described("source", {"built.py": ""})
+    backend = f"MARK = {MARK!r}\nFILES = {built!r}\n{BACKEND}"
+    project = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    with tarfile.open(source / "packages/source-1.tar.gz", "w:gz") as sdist:
+        for name, text in {"pyproject.toml": project, "backend.py": backend}.items():
+            info = tarfile.TarInfo(f"source-1/{name}")
+            info.size = len(text.encode())
+            sdist.addfile(info, io.BytesIO(text.encode()))
+    with (source / "requirements.txt").open("a") as requirements:
+        requirements.write("./packages/hostile-1-py3-none-any.whl\n./packages/source-1.tar.gz\n")
+    accepted = ["bot/cogs/greeting.py"]
+    result = deploy(bot_server_source_directory=str(source), bot_server_import_accepted=accepted)
+    assert result.returncode == 0, result.stdout
+    assert "version 9" in host.check_output("tail -n 1 /var/lib/testbot/logs/bot.log")
+    said = " ".join(result.stdout.split())
+    assert "bot/cogs/extra.py, line 1: no module 'no_such_extension' (the source goes on" in said
+    assert "bot/cogs/greeting.py, line 1: no module 'neither_this'" in said
+    # It was run, by the bot's user.
+    theirs = host.check_output("cat /var/cache/testbot/hostile /var/lib/testbot/temp/hostile")
+    noted = {tuple(line.split()) for line in theirs.splitlines()}
+    bot = host.check_output("id -u testbot")
+    assert noted >= {(where, bot) for where in ("build", "pth", "interpreter", "module")}
+    assert {uid for _, uid in noted} == {bot}
+    assert host.run("ls /run/hostile /etc/hostile /opt/testbot/hostile").stdout == ""
+
+
+def test_link_in_the_place_of_a_folder_is_refused_by_name(
+    host: Any, deploy: Any, service: Any
+) -> None:
+    """On a host where the state's folder still is the bot's, which could put it there."""
+    before = serving(host, service)
+    host.check_output(
+        "install -d -o root -m 0700 /srv/victim && cd /var/lib/testbot && chown testbot ."
+        " && mv home .away && ln -s /srv/victim home"
+    )
+    try:
+        result = deploy()
+        assert result.returncode != 0
+        said = " ".join(result.stdout.split())
+        assert "/var/lib/testbot/home -> /srv/victim: a symbolic link" in said
+        victim = host.file("/srv/victim")
+        assert (victim.user, victim.group, oct(victim.mode)) == ("root", "root", "0o700")
+        assert serving(host, service) == before
+    finally:
+        host.check_output("cd /var/lib/testbot && rm home && mv .away home")
+    assert deploy().returncode == 0
+    assert host.file("/var/lib/testbot").user == "root"
 
 
 def test_crash_after_the_start(host: Any, deploy: Any, service: Any, command_lines: Any) -> None:

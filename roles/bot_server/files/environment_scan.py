@@ -183,7 +183,10 @@ def main() -> None:
         except (OSError, SyntaxError, ValueError, RecursionError):
             continue  # whether that matters is the import check's business
         for name, line, optional in reads(tree):
-            if name in known:
+            # What is no name, or would be obeyed by a terminal, nobody can set or read.
+            if name in known or not re.fullmatch(r"(?a:[A-Za-z_]\w*)", name):
+                continue
+            if not path.name.isprintable():
                 continue
             shown = path.relative_to(root).as_posix()
             entry = found.setdefault(

@@ -10,8 +10,12 @@ bot without ``if __name__ == "__main__"`` would log in. Instead
 2. every import in them that runs unconditionally has to be there;
 3. the entry point's own imports are carried out, which runs those modules as a real start would.
 
-Prints JSON: ``problems`` (sentences; empty if all is well) and ``checked`` (files read). Standard
-library only.
+What stands in a ``try`` with an ``except``, or below ``contextlib.suppress``, is optional: the
+program goes on without. So is a file that nothing else leads to. What is wrong there is a warning.
+
+Prints JSON: ``problems`` (1 and 2), ``failures`` (3) and ``warnings``, lists of ``file`` and
+``text`` (a sentence) that are empty if all is well, and ``checked`` (files read). Standard library
+only.
 """
 
 from __future__ import annotations
@@ -29,20 +33,44 @@ from pathlib import Path
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def optional(node: ast.If | ast.Try) -> bool:
-    """Say whether the block's imports may fail or do not happen at run time."""
-    if isinstance(node, ast.Try):
+Imports = ast.Import | ast.ImportFrom
+Found = tuple[Imports, bool]
+
+
+def catches(node: ast.AST) -> bool:
+    """Say whether the program goes on when something in the block's body fails."""
+    if isinstance(node, ast.Try | ast.TryStar):
         return bool(node.handlers)
-    return "TYPE_CHECKING" in ast.unparse(node.test)
+    if isinstance(node, ast.With | ast.AsyncWith):
+        calls = (item.context_expr for item in node.items)
+        return any("suppress" in ast.unparse(c.func) for c in calls if isinstance(c, ast.Call))
+    return False
 
 
-def certain_imports(body: Iterable[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Yield the imports of a module that run whenever it is imported."""
+def imports_of(body: Iterable[ast.stmt], *, optional: bool = False) -> Iterator[Found]:
+    """Yield the imports that run whenever a module is imported, and whether each may fail."""
     for node in body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif isinstance(node, ast.If | ast.Try) and not optional(node):
-            yield from certain_imports([*node.body, *node.orelse])
+        if isinstance(node, Imports):
+            yield node, optional
+        elif isinstance(node, ast.Try | ast.TryStar):
+            yield from imports_of(node.body, optional=optional or catches(node))
+            yield from imports_of(node.orelse, optional=optional or catches(node))
+            yield from imports_of(node.finalbody, optional=optional)
+        elif isinstance(node, ast.With):
+            yield from imports_of(node.body, optional=optional or catches(node))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            yield from imports_of([*node.body, *node.orelse], optional=optional)
+
+
+def texts_of(node: ast.AST, *, optional: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield the texts that may name a module, and whether the program goes on without it."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, str) and DOTTED.fullmatch(node.value):
+            yield node.value, optional
+        return
+    within = {*node.body, *getattr(node, "orelse", ())} if catches(node) else set()
+    for child in ast.iter_child_nodes(node):
+        yield from texts_of(child, optional=optional or child in within)
 
 
 class Source:
@@ -73,72 +101,89 @@ class Source:
         return list(path.parent.relative_to(self.root).parts)
 
 
-def read(source: Source) -> tuple[list[str], list[Path], list[ast.Import | ast.ImportFrom]]:
-    """Read all files the program is made of.
+class Reader:
+    """Reads the files that a program is made of."""
 
-    Returns:
-        Problems, the files, the entry point's imports.
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.needed: set[Path] = set()  # files that the program cannot do without
+        self.read: set[Path] = set()
+        self.problems: list[dict[str, str]] = []
+        self.warnings: list[dict[str, str]] = []
+        self.first: list[Imports] = []  # the entry point's own, that it cannot do without
 
-    """
-    problems: list[str] = []
-    first: list[ast.Import | ast.ImportFrom] = []
-    queue, seen = [source.entry_point], {source.entry_point}
-    for path in queue:
-        shown = path.relative_to(source.root)
+    def everything(self) -> None:
+        """Read from the entry point on, first what is needed, then what is optional."""
+        needed, optional = [self.source.entry_point], []
+        for path in needed:
+            if path not in self.needed:
+                self.needed.add(path)
+                optional += self.file(path, needed)
+        for path in optional:
+            if path not in self.needed | self.read:
+                optional += self.file(path, optional)
+
+    def file(self, path: Path, queue: list[Path]) -> list[Path]:
+        """Read one file; what it needs goes into the queue.
+
+        Returns:
+            Files that it can do without.
+
+        """
+        self.read.add(path)
+        shown = path.relative_to(self.source.root).as_posix()
+        must = path in self.needed
         try:
-            tree = ast.parse(path.read_bytes(), str(shown))
+            tree = ast.parse(path.read_bytes(), shown)
         except (SyntaxError, ValueError) as error:
-            problems.append(f"{shown}, line {getattr(error, 'lineno', '?')}: {error.args[0]}")
-            continue
-        imports = list(certain_imports(tree.body))
-        if path == source.entry_point:
-            first = imports
-        names: list[str] = []
-        for node in imports:
-            if isinstance(node, ast.Import):
-                wanted = [alias.name for alias in node.names]
-            elif node.level:
-                package = source.package_of(path)
-                base = package[: len(package) - node.level + 1]
-                wanted = [".".join([*base, *(node.module or "").split(".")]).strip(".")]
-            else:
-                wanted = [node.module or ""]
-            for name in filter(None, wanted):
-                names.append(name)
+            line = getattr(error, "lineno", "?")
+            self.note(shown, f"line {line}: {error.args[0]}", needed=must)
+            return []
+        names = list(texts_of(tree))
+        for node, may_fail in imports_of(tree.body):
+            if must and not may_fail and path == self.source.entry_point:
+                self.first.append(node)
+            for name in filter(None, self.modules(node, path)):
+                names.append((name, may_fail))
                 if isinstance(node, ast.ImportFrom):
-                    names += [f"{name}.{alias.name}" for alias in node.names]
+                    names += [(f"{name}.{alias.name}", may_fail) for alias in node.names]
                 top = name.split(".")[0]
-                if not source.owns(name) and importlib.util.find_spec(top) is None:
-                    problems.append(
-                        f"{shown}, line {node.lineno}: no module {top!r}; "
-                        "is it missing in the requirements?"
-                    )
-        names += [
-            node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and DOTTED.fullmatch(node.value)
-        ]
-        for name in names:
-            found = source.find(name)
-            if found and found not in seen:
-                seen.add(found)
-                queue.append(found)
-    return problems, queue, first
+                if not self.source.owns(name) and importlib.util.find_spec(top) is None:
+                    text = f"line {node.lineno}: no module {top!r}"
+                    needed = must and not may_fail
+                    hint = "; is it missing in the requirements?" if needed else ""
+                    self.note(shown, text + hint, needed=needed)
+        found = [(self.source.find(name), may_fail) for name, may_fail in names]
+        queue += [other for other, may_fail in found if other and not may_fail]
+        return [other for other, may_fail in found if other and may_fail]
+
+    def modules(self, node: Imports, path: Path) -> list[str]:
+        """Return the modules that an import names, as seen from the root."""
+        if isinstance(node, ast.Import):
+            return [alias.name for alias in node.names]
+        if not node.level:
+            return [node.module or ""]
+        package = self.source.package_of(path)
+        base = package[: len(package) - node.level + 1]
+        return [".".join([*base, *(node.module or "").split(".")]).strip(".")]
+
+    def note(self, file: str, text: str, *, needed: bool) -> None:
+        """Note what is wrong in a file."""
+        problem = {"file": file, "text": f"{file}, {text}"}
+        (self.problems if needed else self.warnings).append(problem)
 
 
-def carry_out(source: Source, imports: list[ast.Import | ast.ImportFrom]) -> Iterator[str]:
+def carry_out(source: Source, imports: list[Imports]) -> Iterator[dict[str, str]]:
     """Carry out the entry point's imports and yield what goes wrong."""
+    file = source.entry_point.relative_to(source.root).as_posix()
     for node in imports:
-        statement = ast.unparse(node)
-        where = f"{source.entry_point.relative_to(source.root)}, line {node.lineno}: {statement}"
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             continue
         try:
             exec(compile(ast.Module([node], []), str(source.entry_point), "exec"), {})  # noqa: S102
         except (Exception, SystemExit) as error:
-            yield f"{where}: {type(error).__name__}: {error}"
+            text = f"line {node.lineno}: {ast.unparse(node)}: {type(error).__name__}: {error}"
+            yield {"file": file, "text": f"{file}, {text}"}
 
 
 def main() -> None:
@@ -151,10 +196,15 @@ def main() -> None:
     # What a module prints while it is imported must not be taken for our answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    problems, files, imports = read(source)
-    if not problems:
-        problems = list(carry_out(source, imports))
-    answer.write(json.dumps({"problems": problems, "checked": len(files)}) + "\n")
+    reader = Reader(source)
+    reader.everything()
+    result = {
+        "problems": reader.problems,
+        "failures": list(carry_out(source, reader.first)),
+        "warnings": reader.warnings,
+        "checked": len(reader.read),
+    }
+    answer.write(json.dumps(result) + "\n")
     answer.flush()
     # Threads that a module started on import must not keep the check alive.
     os._exit(0)

@@ -7,9 +7,11 @@ SETTINGS is JSON and holds ``name``, ``opt``, ``etc``, ``state`` (the bot's name
 needs; the answer is JSON on standard output.
 
 state     what runs, which release is current, which are complete, which was healthy last, which one
-          ``previous`` would go back to, and which of ``folders`` (path, owner, group, mode) and
-          ``files`` (the same and sha256) are not as they should be
-try       lets the bot's user write, in the unit's own sandbox, wherever the bot wants to
+          ``previous`` would go back to, which of ``folders`` (path, owner, group, mode) and
+          ``files`` (the same and sha256) are not as they should be, which folders are ``links``,
+          and the ``resolvers`` of this host
+try       lets the bot's user write, in the unit's own sandbox, wherever the bot wants to, and says
+          whether what ``denied_addresses`` close is closed
 arm       from now on this host itself goes back in so many ``seconds``, unless disarmed: whoever
           deploys may lose the connection
 disarm    takes that back
@@ -18,6 +20,8 @@ guard     what is then done: ``revert``, a line in the ``log`` of deploys and a 
 settle    the current release is healthy: remember it with its configuration, remove old ones; one
           that somebody went back from (``withdrawn``) is marked as failed
 revert    go back to what was healthy last, configuration included; mark the other as failed
+
+Root reads and writes by a path only where every directory above it is root's, and through no link.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import contextlib
 import fcntl
 import grp
 import hashlib
+import ipaddress
 import json
 import os
 import pwd
@@ -54,8 +59,28 @@ TRY = """for path in "$@"; do
 done"""
 
 
+# What answers there on the servers of most providers knows the host's secrets.
+METADATA = "169.254.169.254"
+REACH = """import socket, sys
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", (sys.argv[1], 53))
+    print("reached")
+except OSError:
+    pass
+"""
+
+
 class Refused(Exception):
     """The release or its configuration cannot be used; the message says why."""
+
+
+def is_roots(path: Path) -> bool:
+    """Say whether nobody but root, or who we are, can put something else in a path's place."""
+    for above in path.parents:
+        facts = above.lstat() if above.exists() or above.is_symlink() else None
+        if facts and (not stat.S_ISDIR(facts.st_mode) or facts.st_uid not in (0, os.geteuid())):
+            return False
+    return not path.is_symlink()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -116,6 +141,12 @@ class Host:
             "previous": self.previous(),
             "fingerprint": self.fingerprint(),
             "folders": [f for f in self.settings.get("folders", []) if not as_it_should_be(f)],
+            "links": [
+                f"{path} -> {path.readlink()}"
+                for path in (Path(f["path"]) for f in self.settings.get("folders", []))
+                if path.is_symlink()
+            ],
+            "resolvers": resolvers(),
             "files": [f["path"] for f in self.settings.get("files", []) if not as_it_should_be(f)],
             "deployed": self.record(),
         }
@@ -151,9 +182,13 @@ class Host:
         It differs from the remembered one where a run was cut off between writing and restarting.
         """
         digest = hashlib.sha256()
-        for path in sorted(path for path in self.configuration if path.is_file()):
+        for path in sorted(self.present()):
             digest.update(f"{path}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
+
+    def present(self) -> list[Path]:
+        """Return the files of the configuration that are there, in directories of root's."""
+        return [path for path in self.configuration if is_roots(path) and path.is_file()]
 
     # -- settle and revert
 
@@ -163,11 +198,11 @@ class Host:
         (self.releases / release / FAILED).unlink(missing_ok=True)
         withdrawn = self.releases / (self.settings.get("withdrawn") or release)
         if withdrawn.name != release and withdrawn.is_dir():
-            (withdrawn / FAILED).write_text("somebody went back from it\n")
+            write_atomically(withdrawn / FAILED, "somebody went back from it\n")
         keep = self.last_good.with_name(".last_good.new")
         shutil.rmtree(keep, ignore_errors=True)
         keep.mkdir(mode=0o700)
-        for path in (path for path in self.configuration if path.is_file()):
+        for path in self.present():
             saved = keep / path.relative_to("/")
             saved.parent.mkdir(parents=True, exist_ok=True)
             copy_with_owner(path, saved)
@@ -213,7 +248,10 @@ class Host:
             return {"release": ""}
         for saved in (path for path in self.last_good.rglob("*") if path.is_file()):
             path = Path("/") / saved.relative_to(self.last_good)
+            if not is_roots(path):
+                continue
             new = path.with_name(f".{path.name}.new")
+            new.unlink(missing_ok=True)
             copy_with_owner(saved, new)
             new.replace(path)
         link = self.opt / ".current.new"
@@ -223,7 +261,7 @@ class Host:
         subprocess.run(["systemctl", "daemon-reload"], check=True)
         if bad.name != good and bad.is_dir():
             with contextlib.suppress(OSError):  # a full disk must not keep us from going back
-                (bad / FAILED).write_text("it was not healthy\n")
+                write_atomically(bad / FAILED, "it was not healthy\n")
         return {"release": good}
 
     # -- the host goes back by itself
@@ -235,7 +273,8 @@ class Host:
         settings = {key: self.settings[key] for key in keys}
         command = ["systemd-run", "--quiet", f"--unit={self.name}-guard", "--collect"]
         command += [f"--on-active={self.settings['seconds']}", "--timer-property=AccuracySec=1s"]
-        script = [sys.executable, str(self.opt / "releases.py"), "guard", json.dumps(settings)]
+        releases = str(self.opt / "releases.py")
+        script = [sys.executable, "-I", releases, "guard", json.dumps(settings)]
         subprocess.run([*command, "--", *script], check=True)
         return {"seconds": self.settings["seconds"]}
 
@@ -290,17 +329,22 @@ class Host:
 
         """
         wanted = [str(self.current / name) for name in self.settings["state_directories"]]
-        wanted += [str(self.var / "matplotlib"), *self.settings["write_paths"]]
+        wanted += [str(self.var / name) for name in ("home", "matplotlib")]
+        wanted += self.settings["write_paths"]
         # With one that is missing systemd makes no sandbox at all, and says so in its own words.
         problems = [f"{path}: is not there" for path in wanted if not Path(path).exists()]
+        closed = any(is_in(METADATA, network) for network in self.settings["denied_addresses"])
+        reached = False
         if not problems:
             problems = self.write_in_sandbox(wanted)
+            reached = problems[-1:] == ["reached"]
+            problems = problems[:-1] if reached else problems
         if problems:
             raise Refused(
                 f"{self.name} cannot write where it has to (bot_server_state_directories, "
                 "bot_server_write_paths):\n  " + "\n  ".join(problems)
             )
-        return {"tried": wanted}
+        return {"tried": wanted, "open": METADATA if closed and reached else ""}
 
     def write_in_sandbox(self, wanted: list[str]) -> list[str]:
         """Return what goes wrong, as sentences."""
@@ -315,6 +359,7 @@ class Host:
         # In a unit "%" and "$" have a meaning, in both kinds of quotes.
         quoted = [json.dumps(word).replace("$", "$$").replace("%", "%%") for word in (TRY, *wanted)]
         ours += f"ExecStart=/bin/sh -c {quoted[0]} sh {' '.join(quoted[1:])}\n"
+        ours += f"ExecStart=-{sys.executable} -I -c {json.dumps(REACH)} {METADATA}\n"
         text = re.sub(dropped, "", text).replace("[Service]\n", ours, 1)
         path = Path("/run/systemd/system") / unit
         path.write_text(text)
@@ -332,6 +377,29 @@ class Host:
             subprocess.run(["systemctl", "reset-failed", unit], check=False, capture_output=True)
             subprocess.run(["systemctl", "daemon-reload"], check=True)
         return problems
+
+
+def is_in(address: str, network: str) -> bool:
+    """Say whether an address is in a network; systemd's own words for networks are none here."""
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
+def resolvers() -> list[str]:
+    """Return the name servers that the programs of this host ask directly."""
+    try:
+        text = Path("/etc/resolv.conf").read_text()
+    except OSError:
+        return []
+    found = re.findall(r"(?m)^nameserver\s+([0-9a-fA-F.:]+)", text)
+    return [address for address in found if is_in(address, address) and not is_loopback(address)]
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether an address is this host's own."""
+    return ipaddress.ip_address(address).is_loopback
 
 
 def as_it_should_be(folder: dict[str, str]) -> bool:

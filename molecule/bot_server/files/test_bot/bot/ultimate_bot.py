@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from helper import VERSION
 
 MODE = os.environ.get("BOT_MODE", "well")
+ADDRESSES = ["169.254.169.254", "10.1.2.3", "172.30.3.10", "172.30.3.11", "172.30.3.12"]
 EXTENSIONS = ["cogs.greeting"]  # named in a text only, as discord.py's load_extension takes it
 
 
@@ -32,6 +33,17 @@ def may_write(path: str) -> bool:
     return True
 
 
+def reach(address: str) -> str:
+    """Try to send something, and to reach the machine's sshd."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.sendto(b"", (address, 53))
+        with socket.create_connection((address, 22), timeout=0.5):
+            return "connected"
+    except OSError as error:
+        return type(error).__name__
+
+
 def main() -> None:
     """Leave traces for the tests, then wait or go wrong."""
     settings = len(dotenv_values(".env"))
@@ -45,6 +57,7 @@ def main() -> None:
     traces = {
         "environment": dict(os.environ),
         "may_write": {path: may_write(path) for path in tried},
+        "reached": {address: reach(address) for address in ADDRESSES},
         "devices": sorted(path.name for path in Path("/dev").iterdir()),
         "processes": [path.name for path in Path("/proc").iterdir() if path.name.isdigit()],
     }
