@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 import database_manager
 import pytest
+from bot.core import stats_parser, stats_source
 from bot.core.reconcile import compare
 from bot.core.settings import BotSettings
 from bot.core.stats_source import StatsSource
@@ -101,6 +102,35 @@ async def test_the_same_map_twice_a_day(look, game_server, every_round_once, db)
     assert await look() == 0
     await every_round_once(4)
     assert await db.fetch_value("SELECT COUNT(DISTINCT match_id) FROM rounds") == 2
+
+
+async def test_a_file_that_is_no_round_by_its_size(
+    look, game_server, settings, caplog, monkeypatch
+):
+    """150 MB under a round's name are not fetched, nor read where they lie here already."""
+    text = stats_files.supply_first()
+    monkeypatch.setattr(stats_parser, "MOST_BYTES", len(text.encode()) + 10)
+    monkeypatch.setattr(stats_source, "MOST_BYTES", len(text.encode()) + 10)
+    stats_files.write(game_server.stats, FIRST, text)
+    stats_files.write(game_server.stats, FIRST.replace("supply", "radar"), text + "x" * 20)
+    assert await look() == 1
+    assert [file.name for file in settings.local_stats.iterdir()] == [FIRST]
+    assert "radar-round-1.txt on the game server is too long for a round" in caplog.text
+    stats_files.write(settings.local_stats, FIRST, text + "x" * 20)
+    with pytest.raises(stats_parser.StatsFileError, match="has more than"):
+        stats_parser.read_stats(settings.local_stats / FIRST)
+
+
+async def test_a_server_that_sends_more_than_its_list_says(game_server, settings, monkeypatch):
+    """It is cut off; an endless file does not fill the memory."""
+    monkeypatch.setattr(stats_source, "MOST_BYTES", 1000)
+    path = stats_files.write(game_server.stats, FIRST, "x" * 900)
+    source = stats_source.StatsSource(settings.ssh)
+    (listed,) = (await source.files()).values()
+    with path.open("a") as file:
+        file.write("x" * 5000)
+    assert await source.read(listed) is None
+    await source.close()
 
 
 async def test_a_file_that_is_still_being_written(look, game_server, every_round_once):

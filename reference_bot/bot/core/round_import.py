@@ -17,6 +17,7 @@ from bot.core.stats_parser import (
     StatsFileError,
     StatsFileName,
     parse,
+    read_stats,
     second_round_alone,
 )
 
@@ -55,7 +56,7 @@ async def import_file(
         DatabaseError: nothing was written; see the kinds of it.
 
     """
-    content = (directory / name.text).read_bytes()
+    content = read_stats(directory / name.text)
     match_id = name.match_id
     round_ = _parse_as(content, name)
     if name.round_number == 2:
@@ -165,7 +166,7 @@ def _parse_as(content: bytes, name: StatsFileName) -> Round:
 
 def _read(directory: Path, name: StatsFileName) -> Round:
     try:
-        return _parse_as((directory / name.text).read_bytes(), name)
+        return _parse_as(read_stats(directory / name.text), name)
     except FileNotFoundError:
         raise StatsFileError(f"{name.text}, the match's other round, is not here") from None
 

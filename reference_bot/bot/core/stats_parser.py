@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 AXIS, ALLIES, SPECTATOR = 1, 2, 3
 
@@ -37,6 +38,7 @@ FRACTIONS = frozenset({
 })  # fmt: skip
 CUMULATIVE = (*FIELDS[0:8], "bullets_fired", "time_played_minutes")  # over both rounds of a match
 
+MOST_BYTES = 1 << 20  # of a file; a round of 64 players has some 20,000
 LARGEST = 2**63  # no database takes more, and arithmetic with fractions works up to there
 
 # Longest time between the ends of a match's two rounds: a full second round and a long break.
@@ -214,6 +216,21 @@ def seconds(minutes_and_seconds: str) -> int:
     if match is None:
         raise StatsFileError(f"{minutes_and_seconds!r} is not a time of the form M:SS")
     return int(match[1]) * 60 + int(match[2])
+
+
+def read_stats(file: Path) -> bytes:
+    """Return the contents of a file; one that is no round's by its size is not taken into memory.
+
+    Raises:
+        StatsFileError: it is too long.
+        OSError: it cannot be read.
+
+    """
+    with file.open("rb") as opened:
+        content = opened.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise StatsFileError(f"{file.name} has more than {MOST_BYTES} bytes")
+    return content
 
 
 def parse(content: bytes) -> Round:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pathlib import Path
 import asyncssh
 
 from bot.core.settings import SshSettings
-from bot.core.stats_parser import StatsFileName
+from bot.core.stats_parser import MOST_BYTES, StatsFileName
+
+log = logging.getLogger("stats")
 
 CONNECT_TIMEOUT = 15.0  # seconds
 ANSWER_TIMEOUT = 30.0  # seconds for one request
@@ -39,6 +42,7 @@ class StatsSource:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._sftp: asyncssh.SFTPClient | None = None
         self._connecting = asyncio.Lock()
+        self._too_long: set[str] = set()
 
     async def files(self) -> dict[str, RemoteFile]:
         """List the round files by name.
@@ -55,7 +59,11 @@ class StatsSource:
         found = {}
         for entry in entries:
             name = StatsFileName.parse(os.fsdecode(entry.filename))
-            if name is not None:
+            if name is not None and (entry.attrs.size or 0) > MOST_BYTES:
+                if name.text not in self._too_long:  # once, not every look
+                    log.warning("%s on the game server is too long for a round", name.text)
+                self._too_long.add(name.text)
+            elif name is not None:
                 found[name.text] = RemoteFile(name, entry.attrs.size, entry.attrs.mtime or 0)
         return found
 
@@ -92,7 +100,7 @@ class StatsSource:
             sftp = await self._client()
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 async with sftp.open(remote, "rb") as source:
-                    content = await source.read()
+                    content = await source.read(MOST_BYTES + 1)  # whatever its list has said
                 now = await sftp.stat(remote)
         unchanged = (now.size, now.mtime or 0) == (file.size, file.modified)
         return content if unchanged and len(content) == file.size else None
