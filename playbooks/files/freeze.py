@@ -1,6 +1,7 @@
 """Freeze the old bot in one step: stop it, fence it, pack what has changed. Root on the old PC.
 
-    freeze.py < WISH
+    freeze.py < WISH            does that
+    freeze.py online < WISH     packs a snapshot while the bot works; of WISH only what pack wants
 
 Lies in one directory with parcel.py, open_files.py and snapshot.py (prepare_legacy.yml puts them
 there). WISH is JSON, that of ``parcel.py pack`` and: ``fence`` ({path: contents} of the drop-ins
@@ -14,24 +15,35 @@ ago.
 
 The file becomes read-only. Where a -wal or a -journal with contents lies beside it (the bot was
 killed), a snapshot is packed instead, for SQLite would have to join the two; the file itself stays
-as it is in every case. Prints what ``parcel.py pack`` prints and ``mode`` (of the file, before) and
-``frozen_sha256`` (of the file itself). Leaves with 1 and a sentence if the bot cannot be stopped.
-Standard library only, Python 3.8 or later.
+as it is in every case. What belongs to the old bot's user is touched by a process of that user
+alone: its file may be a link by now, and SQLite may meet anything in it. Prints what ``parcel.py
+pack`` prints and ``mode`` (of the file, before) and ``frozen_sha256`` (of the file itself). Leaves
+with 1 and a sentence if the bot cannot be stopped. Standard library only, Python 3.8 or later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+sys.path.append(str(Path(__file__).resolve().parent))  # last, and not there with -I
 
 import open_files
 import parcel
 import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WAL_MODE = b"\x02\x02"  # https://www.sqlite.org/fileformat2.html#file_format_version_numbers
 
@@ -111,31 +123,71 @@ def not_joined(file: Path) -> bool:
     return any(each.exists() and each.stat().st_size for each in beside)
 
 
+def make_read_only(place: parcel.Place) -> dict[str, Any]:
+    """Take the right to write from the file; return its mode before and whether it is whole."""
+    opened = parcel.open_file(place.rest[-1], parcel.open_above(place), place.path)
+    mode = os.fstat(opened).st_mode & 0o7777
+    os.fchmod(opened, 0o444)
+    alone = not not_joined(Path(place.path))
+    # Where the file itself travels, that takes its SHA-256 on the way.
+    return {
+        "mode": f"{mode:04o}",
+        "alone": alone,
+        "sha256": None if alone else parcel.sha256_of(opened),
+    }
+
+
+@contextlib.contextmanager
+def snapshot_of(wish: dict[str, Any]) -> Iterator[str]:
+    """Yield the path of a copy that the owner of the file has made, where only that one writes."""
+    place = parcel.find(wish["file"])
+    owner = parcel.file_owner(place)
+    work = tempfile.mkdtemp(prefix="copy.", dir=Path(wish["out"]).parent)
+    copy = f"{work}/copy.db"
+    try:
+        if owner:
+            os.chown(work, owner.uid, owner.gid)  # made by root just now, in a directory of root's
+
+        def take() -> None:
+            parcel.refuse_kind(place.path, os.lstat(place.path).st_mode, stat.S_ISREG)
+            try:
+                snapshot.take(place.path, copy)
+            except snapshot.SnapshotError as error:
+                raise SystemExit(f"The snapshot could not be taken: {error}") from None
+
+        parcel.as_owner(owner, take)
+        yield copy
+    finally:
+        shutil.rmtree(work)
+
+
 def freeze(wish: dict[str, Any]) -> dict[str, Any]:
     """Do it, in this order."""
     file = Path(wish["file"])
+    place = parcel.find(wish["file"])
+    owner = parcel.file_owner(place)
     if wish["handed_over"]:
-        check_handed_over(file, **wish["handed_over"])
+        parcel.as_owner(owner, lambda: check_handed_over(file, **wish["handed_over"]))
     else:
         for path, contents in wish["fence"].items():
             Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             Path(path).write_text(contents)
         stop(wish["stop"])
         wait_until_closed(file, wish["seconds"])
-    mode = file.stat().st_mode & 0o7777
-    file.chmod(0o444)
-    alone = not not_joined(file)
-    if not alone:
-        copy = Path(wish["out"]).with_name("final.db")
-        try:
-            snapshot.take(str(file), str(copy))
-        except snapshot.SnapshotError as error:
-            raise SystemExit(f"The last snapshot could not be taken: {error}") from None
-        wish = {**wish, "file": str(copy)}
-    packed = parcel.pack(wish)
-    own = packed["sha256"] if alone else parcel.sha256(file)
-    return {**packed, "mode": f"{mode:04o}", "frozen_sha256": own}
+    frozen = parcel.as_owner(owner, lambda: make_read_only(place))
+    with contextlib.ExitStack() as stack:
+        if not frozen["alone"]:
+            wish = {**wish, "file": stack.enter_context(snapshot_of(wish))}
+        packed = parcel.pack(wish)
+    return {**packed, "mode": frozen["mode"], "frozen_sha256": frozen["sha256"] or packed["sha256"]}
+
+
+def online(wish: dict[str, Any]) -> dict[str, Any]:
+    """Pack a snapshot of the file, and the folders, while the bot works."""
+    with snapshot_of(wish) as copy:
+        return parcel.pack({**wish, "file": copy})
 
 
 if __name__ == "__main__":
-    print(json.dumps(freeze(json.load(sys.stdin))))
+    action = online if sys.argv[1:] == ["online"] else freeze
+    print(json.dumps(action(json.load(sys.stdin))))

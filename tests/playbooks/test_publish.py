@@ -1,4 +1,4 @@
-"""playbooks/files/publish.py: what ferry has staged becomes visible and can come back."""
+"""playbooks/files/publish_database.py: what ferry has staged becomes visible and can come back."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ def source(tmp_path):
 
 
 def test_staged_synced_published_verified_and_brought_back(source, dsn, database, tmp_path):
-    publish = load(ROOT / "playbooks/files/publish.py")
+    publish = load(ROOT / "playbooks/files/publish_database.py")
     ferry("copy", source, dsn, "--schema", SCHEMA, "--report", tmp_path / "copy.json")
     final = tmp_path / "final.db"
     final.write_bytes(source.read_bytes())
