@@ -8,8 +8,8 @@
 
 Only the names that ``store`` is given are written, and nothing else that a host sends: the line
 may be anything. A file is taken when it is text of at most ``MOST`` characters (JSON where its name
-says so). Files are the operator's alone (0600), and so is the folder (0700). What has another form ends
-it with 1 and a sentence, with nothing written. Standard library only.
+says so). Files are the operator's alone (0600), and so is the folder (0700). What has another form
+ends it with 1 and a sentence, with nothing written. Standard library only.
 """
 
 from __future__ import annotations

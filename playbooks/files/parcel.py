@@ -80,6 +80,7 @@ KINDS = [
     (stat.S_ISBLK, "a device"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISDIR, "a directory"),
+    (stat.S_ISREG, "a file"),
 ]
 
 

@@ -4,9 +4,9 @@
 
 WISH is that of publish.py. The tables move into the schema public in one transaction; that touches
 none of their rows. Nobody but the owner had a right to them before: in that transaction they get
-those that the owner's default privileges give to new tables of that schema. Then the state is on the disk, and "published" on the standard output. When a
-line has come on the standard input (the comparison is started), this waits until that one has begun
-to read.
+those that the owner's default privileges give to new tables of that schema. Then the state is on
+the disk, and "published" on the standard output. When a line has come on the standard input (the
+comparison is started), this waits until that one has begun to read.
 """
 
 import json

@@ -33,7 +33,7 @@ def test_control_characters_are_spelled_out(plain):
 @pytest.mark.parametrize("more", [{}, {"ANSIBLE_STDOUT_CALLBACK": "default"}], ids=["ours", "any"])
 def test_nothing_of_a_host_reaches_the_terminal_raw(tmp_path, more):
     """By standard output and error, by a message, by an error, by a name."""
-    speaks = f"import sys; t = {ascii(HOSTILE)}; sys.stdout.write(t); sys.exit(t)"
+    speaks = f"import sys; t = {HOSTILE!a}; sys.stdout.write(t); sys.exit(t)"
     tasks = [
         {
             "command": {"argv": [sys.executable, "-c", speaks]},

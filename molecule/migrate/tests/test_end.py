@@ -78,6 +78,14 @@ def test_no_snapshot_is_left_lying_about(machine_name):
     find = "find /var/tmp /tmp -name 'etl-*' -o -name '*.db'"
     ours = "-not -name corrupt.db -not -name text.db -not -name link.db"  # refusals.yml made them
     assert machine(machine_name).check_output(f"{find} {ours}") == ""
+    assert machine(machine_name).check_output("find /var/lib -maxdepth 1 -name 'etl-*'") == ""
+
+
+def test_what_lies_on_the_control_machine_is_the_operators_alone():
+    assert ARTIFACTS.stat().st_mode & 0o777 == 0o700
+    kept = [path for path in ARTIFACTS.iterdir() if path.suffix in (".json", ".html", ".parcel")]
+    assert {path.stat().st_mode & 0o777 for path in kept if path.stem != "verify"} == {0o600}
+    assert [path.name for path in kept if path.suffix == ".parcel"] == []
 
 
 def test_the_migration_password_is_nowhere_on_the_bot_server():
