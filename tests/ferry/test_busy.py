@@ -104,7 +104,7 @@ def assert_of_one_moment(path: Path) -> None:
 )
 def test_every_snapshot_of_a_busy_database_is_taken_and_of_one_moment(tmp_path, mode, life, length):
     path = tmp_path / "bot.db"
-    attempts = int(os.environ.get("FERRY_SNAPSHOTS", "5"))
+    attempts = int(os.environ.get("FERRY_SNAPSHOTS", "3"))
     with busy(path, mode, length, life):
         for number in range(attempts):
             out = tmp_path / f"{number}.db"

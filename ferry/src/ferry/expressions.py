@@ -107,6 +107,8 @@ class Meanings:
             return self._cast(node)
         elif isinstance(node, exp.Substring):
             _check_substring(node)
+        elif isinstance(node, (exp.Coalesce, exp.Case)):
+            self._refuse_mixture(node)
         elif isinstance(node, (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod)):
             return self._calculate(node)
         elif isinstance(node, (exp.Sum, exp.Avg)):
@@ -216,6 +218,19 @@ class Meanings:
             node.set("expression", folded(right))
         elif not isinstance(node, exp.Is):
             self._check_time(node, left, right)
+            self._check_number(left, right)
+            self._check_number(right, left)
+
+    def _check_number(self, column: exp.Expression, other: exp.Expression) -> None:
+        """Refuse comparisons of numbers with texts that are none: PostgreSQL makes them numbers."""
+        numeric = self._kind(column) in (*_NUMBERS, Kind.NUMERIC)
+        if numeric and isinstance(other, exp.Literal) and other.is_string:
+            try:
+                float(other.name)
+            except ValueError:
+                raise UntranslatableError(
+                    f"{column.sql('sqlite')} is a number, and {other.name!r} is none"
+                ) from None
 
     def _folded(self, name: str) -> Callable[[exp.Expression], exp.Expression]:
         if self._collation_of(name) == "RTRIM":
@@ -302,6 +317,18 @@ class Meanings:
         if kind in _INTEGERS:
             return exp.Cast(this=node.copy(), to=exp.DataType.build("bigint"))
         return node
+
+    def _refuse_mixture(self, node: exp.Coalesce | exp.Case) -> None:
+        """Refuse what is a number in one row and a text in another; a column has one type."""
+        if isinstance(node, exp.Coalesce):
+            parts = [node.this, *node.expressions]
+        else:
+            parts = [case.args["true"] for case in node.args["ifs"]]
+            parts += [node.args["default"]] if node.args.get("default") is not None else []
+        kinds = {self._kind(part) for part in parts} - {None}
+        if Kind.TEXT in kinds and kinds - {Kind.TEXT}:
+            names = sorted(map(str, kinds))
+            raise UntranslatableError(f"{node.sql('sqlite')} gives {' or '.join(names)}")
 
     def _join(self, node: exp.DPipe) -> None:
         """Let numbers be joined with texts as SQLite writes them."""
