@@ -261,6 +261,7 @@ def test_what_is_not_for_postgresql_is_told_apart(judge):
         import sqlite3
 
         import aiosqlite
+        import asyncpg
 
         log = logging.getLogger()
 
@@ -304,8 +305,23 @@ def test_what_is_not_for_postgresql_is_told_apart(judge):
     }  # fmt: skip
     assert verdicts["PRAGMA foreign_keys = ON"][1] == "the class SqliteStore is for SQLite"
     assert verdicts["PRAGMA user_version"][1] == "it stands in a branch for SQLite"
-    assert "the SQLite file that line 30 opens" in verdicts["SELECT * FROM cache"][1]
+    assert "the SQLite file that line 31 opens" in verdicts["SELECT * FROM cache"][1]
     assert verdicts["DELETE FROM prose is not allowed"][1] == "a text for people"
     warned = [m["text"] for m in run.report["messages"] if m["level"] == "warning"]
     opened = [text for text in warned if "opens a SQLite file itself" in text]
-    assert [text.split(":")[1] for text in opened] == ["30", "34"]
+    assert [text.split(":")[1] for text in opened] == ["31", "35"]
+
+
+def test_a_program_that_was_not_ported_yet_is_judged_as_a_whole(judge):
+    run, statements = judge(
+        """
+        import aiosqlite
+
+        async def f(path):
+            async with aiosqlite.connect(path) as db:
+                await db.execute("INSERT OR IGNORE INTO player_links (discord_id) VALUES (?)", (1,))
+        """
+    )
+    assert run.code == 3
+    assert [item["verdict"] for item in statements] == ["fails"]
+    assert "opens a SQLite file itself" in run.err

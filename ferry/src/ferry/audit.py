@@ -108,6 +108,8 @@ _INSTEAD_BY_MESSAGE: tuple[tuple[str, str], ...] = (
 )
 # A comment beside a statement that is meant for SQLite alone.
 _FOR_SQLITE = re.compile(r"(#|--)\s*ferry:\s*sqlite\b", re.IGNORECASE)
+_OWN_FILE = "it is for the SQLite file that line "
+_DRIVERS = {"asyncpg", "psycopg", "psycopg2", "pg8000", "aiopg"}
 _OPENS_SQLITE = ("sqlite3.connect", "aiosqlite.connect")
 # What writes for people; a statement in it is prose.
 _LOGS = re.compile(
@@ -145,6 +147,7 @@ class Findings:
     statements: list[Statement] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # files
+    speaks_postgres: bool = False  # a module imports a driver for it
 
     def count(self, verdict: str) -> int:
         """Count the statements with a verdict."""
@@ -354,7 +357,7 @@ class _Strings(ast.NodeVisitor):
             return
         owner = ast.unparse(node.func.value)
         line = self._files[-1].get(owner)
-        why = f"it is for the SQLite file that line {line} opens" if line is not None else ""
+        why = f"{_OWN_FILE}{line} opens" if line is not None else ""
         with self._not_for_postgres(why):
             self._note(first, text, self._passed(node.args[1:]))
         self.visit(node.func)
@@ -417,6 +420,12 @@ def _statements_of_python(path: Path, findings: Findings) -> None:
     except (SyntaxError, ValueError) as error:
         findings.remarks.append(f"{path}: not read, it is no Python 3: {error}")
         return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = {alias.name.partition(".")[0] for alias in node.names}
+        else:
+            modules = {(getattr(node, "module", None) or "").partition(".")[0]}
+        findings.speaks_postgres |= bool(modules & _DRIVERS)
     strings = _Strings(tree)
     strings.visit(tree)
     lines = source.decode("utf-8", "replace").splitlines()
@@ -577,6 +586,11 @@ def audit(
             _statements_of_sql(path, findings)
         else:
             _statements_of_python(path, findings)
+    if not findings.speaks_postgres:
+        # A program that was not ported yet has no other file: these are the statements to port.
+        for statement in findings.statements:
+            if statement.verdict == "excluded" and statement.message.startswith(_OWN_FILE):
+                statement.verdict, statement.message = "ok", ""
     # The caller's BEGIN is lazy; without a transaction there are no savepoints.
     connection.execute("SELECT 1")
     adviser = Adviser(connection)
