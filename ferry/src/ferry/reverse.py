@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -341,10 +342,12 @@ class _Writer:
         self.virtual = {table.name: table for table in memory.database.virtual}
         self.lost: list[NotCarried] = []
         self.plain: dict[str, str] = {}  # tables that are declared otherwise until they are full
+        self.foreign: set[str] = set()  # functions that only the program has
 
     def write(self) -> Result:
         result = Result(lost=self.lost)
         self.stand_ins = sqlite.StandIns(self.out)
+        self.foreign = self.stand_ins.functions
         late: list[str] = []
         database.begin_file(self.out, self.memory.database)
         self.out.execute("BEGIN")
@@ -635,7 +638,11 @@ class _Writer:
                         self.progress(table.name, _FETCH)
                     yield values
 
-        loose = "ON" if table.name in self.memory.loose else "OFF"
+        # A stand-in's NULL does not pass every CHECK, and only the program can judge these.
+        foreign = any(
+            re.search(rf"\b{re.escape(name)}\b", table.ddl, re.IGNORECASE) for name in self.foreign
+        )
+        loose = "ON" if foreign or table.name in self.memory.loose else "OFF"
         self.out.execute(f"PRAGMA ignore_check_constraints = {loose}")
         try:
             self.out.executemany(insert, rows())
