@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-PUBLISH = Path(__file__).parents[2] / "playbooks/files/publish.py"
+PUBLISH = Path(__file__).parents[2] / "playbooks/files/publish_database.py"
 ROLES = ("postgres_server_app_role", "postgres_server_readonly_role")
 MIGRATOR = "postgres_server_migrator_role"
 STAGING = "migration"
