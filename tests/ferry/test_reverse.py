@@ -3,7 +3,10 @@
 import json
 import sqlite3
 
+import psycopg
 import pytest
+
+from ferry import difference
 
 
 def dump(path):
@@ -370,3 +373,24 @@ def test_a_difference_that_sqlite_cannot_hold_is_found(ferry, make_sqlite, datab
     assert run.code == 4, run
     assert "id 2" in run.err
     assert not (tmp_path / "back.db").exists()
+
+
+@pytest.mark.parametrize("where", ["find", "judge"])
+def test_a_difference_that_fails_leaves_everything_to_be_written(
+    ferry, make_sqlite, database, tmp_path, monkeypatch, where
+):
+    path = make_sqlite("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+    assert ferry("copy", path, database.dsn).code == 0
+    with database.connect() as connection:
+        connection.execute("INSERT INTO t VALUES (7)")
+    # A statement that PostgreSQL refuses, before and after the copy of the file was changed.
+    monkeypatch.setattr(
+        difference,
+        where,
+        lambda *given: next(g for g in given if isinstance(g, psycopg.Connection)).execute("wrong"),
+    )
+    run = ferry("reverse", database.dsn, tmp_path / "back.db", "--base", path)
+    assert run.code == 0, run
+    assert "everything is written anew" in run.out
+    rows = sqlite3.connect(tmp_path / "back.db").execute("SELECT id FROM t ORDER BY 1")
+    assert rows.fetchall() == [(1,), (2,), (7,)]

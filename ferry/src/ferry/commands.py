@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import apsw
+import psycopg
 from psycopg import errors
 
 from ferry import (
@@ -49,13 +51,12 @@ from ferry.types import declared_kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import apsw
-    import psycopg
-
     from ferry.report import Report
     from ferry.screen import Screen
 
 _LISTED = 10  # names in a message
+# Of PostgreSQL's errors those after which the connection is as good as before.
+_FAULTS_OF_A_STATEMENT = (psycopg.ProgrammingError, psycopg.DataError)
 _BOTH = ("new", "base")  # two files that are attached beside each other
 
 
@@ -844,23 +845,27 @@ class Journey:
         empty then.
         """
         try:
-            with self.stage("compare"), open_sqlite(base, check=False, hashed=False) as old:
-                proofs = self._proofs_against_one_file(target, namespace, base)
-                schema = read_schema(old.connection)
-                if proofs.keys() != {table.name for table in schema.tables}:
-                    raise NoDifferenceError("tables have come or gone")
-                items = difference.find(target, old.connection, schema, namespace, proofs)
-                size = old.size
-            with self.stage("write"), self.screen.rows_progress({}) as advance:
-                digest = difference.copy_file(Path(base), partial)
-                if any(kept["source"] != digest for kept in proofs.values()):
-                    raise NoDifferenceError(
-                        "it is not the file that the database was proven against"
+            # Whatever stands in the way, writing everything may still do.
+            with target.transaction():
+                with self.stage("compare"), open_sqlite(base, check=False, hashed=False) as old:
+                    proofs = self._proofs_against_one_file(target, namespace, base)
+                    schema = read_schema(old.connection)
+                    if proofs.keys() != {table.name for table in schema.tables}:
+                        raise NoDifferenceError("tables have come or gone")
+                    items = difference.find(target, old.connection, schema, namespace, proofs)
+                    size = old.size
+                with self.stage("write"), self.screen.rows_progress({}) as advance:
+                    digest = difference.copy_file(Path(base), partial)
+                    if any(kept["source"] != digest for kept in proofs.values()):
+                        raise NoDifferenceError(
+                            "it is not the file that the database was proven against"
+                        )
+                    result, entries = reverse.change(
+                        partial, target, namespace, memory, items, advance
                     )
-                result, entries = reverse.change(partial, target, namespace, memory, items, advance)
             if not all(entry.equal for entry in entries):
                 raise NoDifferenceError("the sums are not those of the database")
-        except NoDifferenceError as error:
+        except (NoDifferenceError, RefusedError, apsw.Error, *_FAULTS_OF_A_STATEMENT) as error:
             self.screen.say(f"everything is written anew, not {base} changed: {error}")
             os.truncate(partial, 0)
             return None
