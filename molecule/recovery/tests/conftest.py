@@ -22,7 +22,7 @@ ROUNDS = """
 
 @pytest.fixture(scope="session")
 def database() -> Machine:
-    """The database server; after test_z_gone another machine of that name."""
+    """The database server; after test_gone another machine of that name."""
     return Machine("database-vps")
 
 

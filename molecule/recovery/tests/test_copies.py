@@ -12,6 +12,8 @@ import pytest
 from scenario import BACKUPS, COPIES, KEEPER, SECRETS, Machine, play
 from support.ansible import words
 
+pytestmark = pytest.mark.order("first")  # before test_watch breaks copies on purpose
+
 SSH = (
     "-F none -o BatchMode=yes -o UserKnownHostsFile=/etc/postgres-backup.d/known_hosts"
     " -i /etc/postgres-backup.d/id_ed25519"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from scenario import ADDRESS, ROOT, SECRETS
+
+pytestmark = pytest.mark.order("last")  # all clients trust another authority after it
 
 STARTED = "SELECT pg_postmaster_start_time()"
 

@@ -9,6 +9,8 @@ import pytest
 from scenario import SETTINGS
 from support.ansible import words
 
+pytestmark = pytest.mark.order("last")  # the standby is the primary after it
+
 COUNT = "SELECT count(*) FROM rounds"
 STREAMING = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
 

@@ -5,6 +5,8 @@ import json
 import pytest
 from scenario import ARTIFACTS, machine, play
 
+pytestmark = pytest.mark.order("last")  # what the other tests look at is gone after it
+
 DATABASE = "/home/player/etlegacy-bot/bot/etlegacy_production.db"
 CONFIRMED = ("-e", "cleanup_confirm=etlegacy_stats")
 

@@ -14,6 +14,8 @@ import pyrage
 import pytest
 from scenario import ROOT, SECRETS
 
+pytestmark = pytest.mark.order("second_to_last")  # its restore in place replaces the database
+
 DIRECTORY = "/var/backups/postgresql"
 BACKUP = ROOT / "playbooks/backup.yml"
 RESTORE = ROOT / "playbooks/restore.yml"

@@ -6,6 +6,8 @@ import pytest
 from scenario import COUNT, NAMES, Machine, play
 from support.ansible import words
 
+pytestmark = pytest.mark.order("third")  # its restore in place replaces the database
+
 CHECK = "postgres-backup-check.service"
 SECRET = "molecule-recovery-archive-Qs8k4Nf6dX"
 

@@ -12,6 +12,8 @@ from conftest import ROUNDS
 from scenario import BACKUPS, COPIES, NAMES, SECRETS, Machine, play
 from support.ansible import words
 
+pytestmark = pytest.mark.order("second")
+
 BACKUP = "postgres-backup.service"
 CHECK = "postgres-backup-check.service"
 KEEP = "backup-keeper.service"
