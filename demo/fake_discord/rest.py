@@ -31,9 +31,11 @@ from fake_discord.world import (
 log = logging.getLogger("rest")
 
 BASE = "/api/v10"
-# The one webhook there is. Its address is its password; it posts into the channel "stats".
-WEBHOOK_ID = GUILD_ID + 800
-WEBHOOK = f"/api/webhooks/{WEBHOOK_ID}/token-of-the-fake-webhook"
+# The webhooks: address, which is the password, to id and channel. Each takes Slack's form, too.
+WEBHOOKS = {
+    f"/api/webhooks/{GUILD_ID + 800}/token-of-the-fake-webhook": (GUILD_ID + 800, "stats"),
+    f"/api/webhooks/{GUILD_ID + 801}/token-of-the-ops-webhook": (GUILD_ID + 801, "ops"),
+}
 NONCE_SECONDS = 300  # how long a nonce is remembered
 WINDOW = 5.0  # seconds of the rate limit for messages
 
@@ -96,7 +98,8 @@ class Rest:
             web.patch(message, self._edit),
             web.delete(message, self._delete),
             web.put(f"{message}/reactions/{{emoji}}/@me", self._react),
-            web.post(WEBHOOK, self._webhook),
+            *[web.post(path, self._webhook) for path in WEBHOOKS],
+            *[web.post(f"{path}/slack", self._webhook) for path in WEBHOOKS],
         ])  # fmt: skip
         return application
 
@@ -112,7 +115,8 @@ class Rest:
             return await handler(request)
         try:
             told = request.headers.get("Authorization")
-            if told != f"Bot {self.gateway.token}" and request.path != WEBHOOK:
+            webhook = request.path.removesuffix("/slack")
+            if told != f"Bot {self.gateway.token}" and webhook not in WEBHOOKS:
                 raise ApiError(401, 0, "401: Unauthorized")
             fault = next((one for one in self.faults if one.path in request.path), None)
             if fault is not None:
@@ -260,12 +264,15 @@ class Rest:
         return _json(message, headers=headers)
 
     async def _webhook(self, request: web.Request) -> web.Response:
-        channel = self.world.channel("stats")
+        number, name = WEBHOOKS[request.path.removesuffix("/slack")]
+        channel = self.world.channel(name)
         data, files = await _body(request)
+        if request.path.endswith("/slack"):
+            data = _from_slack(data)
         self._check_content(channel, data, files)
-        author = User(WEBHOOK_ID, "webhook", bot=True)
+        author = User(number, "webhook", bot=True)
         more: Json = {
-            "webhook_id": str(WEBHOOK_ID),
+            "webhook_id": str(number),
             "embeds": data.get("embeds", []),
             "from_address": request.remote,
             "allowed_mentions": data.get("allowed_mentions"),
@@ -420,6 +427,15 @@ def _json(body: object, status: int = 200, headers: dict[str, str] | None = None
     # Without a charset, as Discord: discord.py looks for exactly this type.
     headers = {**(headers or {}), "Content-Type": "application/json"}
     return web.Response(body=json.dumps(body).encode(), status=status, headers=headers)
+
+
+def _from_slack(data: Json) -> Json:
+    """Return Discord's payload for Slack's."""
+    embeds = [
+        {"title": one.get("title", ""), "description": one.get("text", "")}
+        for one in data.get("attachments", [])
+    ]
+    return {"content": data.get("text", ""), "embeds": embeds}
 
 
 async def _body(request: web.Request) -> tuple[Json, list[Json]]:
