@@ -122,6 +122,24 @@ def updates() -> tuple[bool, str]:
     )
 
 
+def alerts(command: str) -> tuple[bool | None, str]:
+    """Return whether somebody is told of alerts, all were delivered, and none is open."""
+    if not command:
+        return None, "NOBODY IS TOLD: vault_alert_webhook is not set"
+    status = json.loads(run("/usr/local/bin/tell-operator", "status"))
+    if status["open"]:
+        return False, "; ".join(status["open"])
+    if late := [one for one in status["waiting"] if one["seconds"] > 120]:
+        return False, f"{len(late)} messages are not delivered: {status['trouble']}"
+    if status["given_up"]:
+        return False, f"{len(status['given_up'])} messages could not be delivered for a day"
+    if "tell-operator" not in command:
+        return True, "no alert is open; alert_command is your own"
+    last = status["delivered"][-1:]
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(last[0]["at"])) if last else ""
+    return True, f"no alert is open; last message delivered: {when or 'none yet'}"
+
+
 def failed_units() -> tuple[bool, str]:
     """Return whether no service and no timer has failed."""
     command = ("systemctl", "list-units", "--failed", "--plain", "--no-legend")
@@ -239,6 +257,8 @@ def main(wish: dict) -> None:
           lambda: timers(wish["timers"]))  # fmt: skip
     check("units", "No service has failed", failed_units)
     check("journal", "The journal is kept over a reboot", journal)
+    check("alerts", "Somebody is told when something breaks, and nothing is open",
+          lambda: alerts(wish["alert_command"]))  # fmt: skip
     check("time-zone", "The time zone is the inventory's", lambda: zone(wish["timezone"]))
     if name := wish["bot"]:
         check("bot-runs", "The bot runs", lambda: bot_runs(name))

@@ -213,6 +213,8 @@ class Host:
         others = [name for name in self.history() if name != release]
         record["history"] = [*others, release][-HISTORY:]
         write_atomically(self.deployed, json.dumps(record) + "\n")
+        # What the alert wrote for whoever logs in is over.
+        Path(f"/run/motd.d/{self.name}-reverted").unlink(missing_ok=True)
         return {"release": release, "removed": self.prune(release)}
 
     def prune(self, current: str) -> list[str]:
@@ -299,6 +301,10 @@ class Host:
             self.note(bad, reverted["release"])
             subprocess.run(["systemctl", "reset-failed", f"{self.name}.service"], check=False)
             subprocess.run(["systemctl", "restart", f"{self.name}.service"], check=True)
+            # Last, and whatever becomes of it: the bot is back.
+            with contextlib.suppress(OSError):
+                alert = [f"/usr/local/sbin/{self.name}-alert", "reverted", bad, reverted["release"]]
+                subprocess.run(alert, check=False)
         return reverted
 
     def note(self, bad: str, good: str) -> None:

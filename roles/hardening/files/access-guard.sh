@@ -106,7 +106,11 @@ revert() {
     sshd -t
     systemctl reload-or-restart ssh.service
   fi
-  logger -t hardening "the change of SSH and firewall was not finished; former state restored"
+  local message="the change of SSH and firewall was not finished; the former state is restored"
+  logger -t hardening "$message"
+  # Of an earlier run of the role; on a bare host the operator sits in front of it.
+  [ ! -x /usr/local/sbin/hardening-alert ] || /usr/local/sbin/hardening-alert access <<< "$message" ||
+    logger -t hardening "nobody could be told"
   forget
 }
 
@@ -116,6 +120,6 @@ case ${1:-} in
   check) [ -e "$saved" ] && sshd -t -f "$2" ;;
   own-port) own_port ;;
   revert) revert ;;
-  disarm) forget ;;
+  disarm) forget; rm -f /run/motd.d/hardening-access ;;
   *) sed -n '2,13p' "$0" >&2; exit 2 ;;
 esac
