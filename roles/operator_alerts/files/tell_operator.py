@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """Tell the operator something, by a webhook, and lose nothing on the way.
 
     … | tell-operator        take the message on standard input; never waits for the network
