@@ -7,8 +7,8 @@
 
 Messages lie in SPOOL/new until the webhook has taken them. An answer of 429 is obeyed, everything
 else is tried again for a day; then the message is in the journal and in SPOOL/given_up. The
-webhook's address is a secret: it is read from the settings (root's file; the unit gets it as a
-credential) and is in no message of this program. Standard library only, Python 3.10 or newer.
+webhook's address is a secret: it is read from the settings (root's, and the unit's group's)
+and is in no message of this program. Standard library only, Python 3.10 or newer.
 """
 
 from __future__ import annotations
@@ -322,14 +322,10 @@ def main() -> int:
     )
     parser.add_argument("command", nargs="?", default="take", choices=["take", "send", "status"])
     parser.add_argument("--spool", type=Path, default=SPOOL)
-    parser.add_argument("--settings", type=Path)
+    parser.add_argument("--settings", type=Path, default=SETTINGS)
     parser.add_argument("--motd", type=Path, default=MOTD)
     asked = parser.parse_args()
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    default = (
-        Path(credentials) / "settings" if credentials and asked.command == "send" else SETTINGS
-    )
-    settings = json.loads((asked.settings or default).read_text())
+    settings = json.loads(asked.settings.read_text())
     spool = Spool(asked.spool)
     text = sys.stdin.buffer.read().decode(errors="replace") if asked.command == "take" else ""
     if asked.command == "take" and not settings.get("url"):
