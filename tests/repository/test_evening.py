@@ -113,6 +113,14 @@ def test_a_good_inventory_passes(inventory, playbook):
             "TASK [Your public key, hardening_admin_authorized_keys, can be read]",
         ),
         (
+            lambda i: i.settings.update(backups_alert_command="cat"),
+            "The inventory sets backups_alert_command, which is now called alert_command",
+        ),
+        (
+            lambda i: i.settings.update(vault_alert_webhook="discord.com/api/webhooks/1/x"),
+            "vault_alert_webhook is no complete https:// address.",
+        ),
+        (
             lambda i: shutil.rmtree(i.directory / "secrets"),
             "secrets/vault_password, which opens it, is not: take it from your copy.",
         ),

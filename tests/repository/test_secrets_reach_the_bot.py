@@ -249,3 +249,47 @@ def test_the_bot_has_its_deploy_key_and_reaches_its_own_servers(on_the_bots_host
     key = "-----BEGIN\nabc\n"
     both = "{{ [bot_server_repository_key, bot_server_allowed_addresses] }}"
     assert on_the_bots_host(both, vault_bot_deploy_key=key) == [key, ["192.0.2.1", "192.0.2.3"]]
+
+
+OPEN = (
+    "{{ lookup('ansible.builtin.template', 'templates/open_alerts.txt.j2') | default('-', true) }}"
+)
+HOOK = "https://discord.com/api/webhooks/1/x"
+
+
+def test_whoever_has_no_webhook_hears_that_nobody_is_told(on_the_bots_host):
+    said = on_the_bots_host(OPEN)
+    assert "WARNING: NOBODY IS TOLD" in said
+    assert on_the_bots_host(OPEN, vault_alert_webhook=HOOK) == "-"
+
+
+def test_open_alerts_and_what_was_not_delivered_are_named(on_the_bots_host):
+    status = {
+        "open": ["ALERT from vps2, copies of backups: late"],
+        "waiting": [{"id": "1", "text": "x", "seconds": 9}],
+        "trouble": "it answers 500",
+        "given_up": [{"id": "0", "text": "y"}],
+    }
+    answer = {"rc": 0, "stdout": json.dumps(status)}
+    said = on_the_bots_host(OPEN, vault_alert_webhook=HOOK, __open_alerts=answer)
+    assert "OPEN: ALERT from vps2, copies of backups: late" in said
+    assert "NOT DELIVERED: vps2 has 1 message for you" in said
+    assert "it answers 500" in said
+    assert "GIVEN UP: vps2 could not deliver 1 message for a day" in said
+
+
+def test_every_alert_has_the_same_command(on_the_bots_host):
+    names = ["hardening_alert_command", "backup_keeper_alert_command", "bot_server_alert_command"]
+    commands = "{{ [" + ", ".join(names) + "] }}"
+    assert on_the_bots_host(commands) == ["", "", ""]
+    told = on_the_bots_host(commands, vault_alert_webhook=HOOK)
+    assert told == ["/usr/local/bin/tell-operator"] * 3
+    assert on_the_bots_host(commands, alert_command="my-pager") == ["my-pager"] * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "ports"), [(HOOK, []), ("https://a.b:443/x", []), ("https://a.b:8443/x", ["8443"])]
+)
+def test_a_webhook_on_another_port_gets_out(on_the_bots_host, url, ports):
+    rules = on_the_bots_host("{{ hardening_firewall_rules }}", vault_alert_webhook=url)
+    assert [rule["port"] for rule in rules if rule["name"] == "alerts to the operator"] == ports
