@@ -74,16 +74,22 @@ def test_the_bot_may_tell_nothing(bot) -> None:
     assert "Permission denied" in refused.stderr
 
 
-def test_a_unit_that_fails_is_told_and_over_at_the_next_success(bot, channel, play) -> None:
-    """Through systemd, as in the night: the copies have never come."""
+def test_a_unit_that_fails_is_told_and_over_at_the_next_success(database, channel, play) -> None:
+    """Through systemd, as in the night."""
     after = len(channel.messages())
-    bot.run("systemctl start backup-keeper.service")
-    sender, _ = channel.wait_for("ALERT from bot-vps, copies of backups: ", after=after)
-    assert sender == "172.30.8.20"
-    [alert] = status(bot)["open"]
+    dropin = "/run/systemd/system/postgres-backup-check.service.d/fails.conf"
+    database.check_output("mkdir -p $(dirname %s)", dropin)
+    database.check_output("printf '[Service]\nExecStartPre=/bin/false\n' > %s", dropin)
+    database.check_output("systemctl daemon-reload")
+    assert database.run("systemctl start postgres-backup-check.service").rc != 0
+    sender, _ = channel.wait_for("ALERT from database-vps, backups: ", after=after)
+    assert sender == "172.30.8.10"
+    [alert] = status(database)["open"]
     _, said = play("deploy.yml", "--check")
     assert f"OPEN: {alert}" in said
-    bot.check_output("rm /run/motd.d/backup-keeper; systemctl reset-failed")
+    database.check_output("rm %s; systemctl daemon-reload", dropin)
+    database.check_output("systemctl start postgres-backup-check.service")
+    assert status(database)["open"] == []
 
 
 def test_the_host_that_went_back_by_itself_tells_it(bot, channel) -> None:
