@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import testinfra
 from support import ansible
-from support.discord import ask, text_of
+from support.discord import ask_machine, text_of
 
 SCENARIO = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ class Channel:
 
     def messages(self) -> list[tuple[str, str]]:
         """Return who posted and what, oldest first."""
-        answer = ask(self.stranger, "/messages?channel=ops&author=webhook")
+        answer = ask_machine(self.stranger, "/messages?channel=ops&author=webhook")
         return [(one["from_address"], text_of(one)) for one in answer]
 
     def wait_for(self, words: str, seconds: float = 60, after: int = 0) -> tuple[str, str]:

@@ -28,10 +28,11 @@ def status(host: Any) -> dict[str, Any]:
 
 
 def test_a_message_of_every_way_arrives(play, channel) -> None:
+    after = len(channel.messages())
     code, said = play("playbooks/alert_test.yml")
     assert code == 0, said
     assert said.count("arrived after") == 7
-    messages = [one for one in channel.messages() if one[1].startswith("TEST ")]
+    messages = [one for one in channel.messages()[after:] if one[1].startswith("TEST ")]
     for address, ways in WAYS.items():
         texts = [text for sender, text in messages if sender == address]
         assert len(texts) == len(ways) + 1
@@ -49,9 +50,7 @@ def test_a_test_is_no_alert(database, bot) -> None:
 def test_the_webhook_is_roots_alone(name, request) -> None:
     host = request.getfixturevalue(name)
     assert SECRET in host.check_output("cat /etc/tell-operator.json")
-    assert (
-        host.check_output("stat -c %%a:%%U:%%G /etc/tell-operator.json") == "640:root:tell-operator"
-    )
+    assert host.check_output("stat -c %a:%U:%G /etc/tell-operator.json") == "640:root:tell-operator"
     assert host.run("runuser -u nobody -- cat /etc/tell-operator.json").rc != 0
     assert host.run("runuser -u nobody -- ls /var/spool/tell-operator").rc != 0
     host.check_output("echo secrets: where are they | tell-operator")
