@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 # Playbooks that tests start need half the processor time with it; the scenarios site, hardening and
 # migrate run with Ansible's own.
 os.environ.setdefault("ANSIBLE_STRATEGY", "mitogen_linear")
+STRATEGIES = Path(__file__).parents[1] / "plugins/strategy"
+os.environ.setdefault("ANSIBLE_STRATEGY_PLUGINS", str(STRATEGIES))  # where there is no ansible.cfg
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The source in every state, through the commands: read whole and left as it is, or refused."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -144,10 +145,14 @@ def test_what_is_damaged_is_refused_by_every_command(
         assert contents_of(path.parent) == before
     assert ask(database, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
     assert ferry("copy", whole, database.dsn).code == 0
+    newer = tmp_path / "newer.db"
+    newer.write_bytes(whole.read_bytes())
+    with contextlib.closing(sqlite3.connect(newer)) as connection, connection:
+        connection.execute("DELETE FROM t WHERE a = 1")
     for arguments in (
         ("verify", path, database.dsn),
         ("sync", path, database.dsn),
-        ("sync", whole, database.dsn, "--base", path),
+        ("sync", newer, database.dsn, "--base", path),
     ):
         run = ferry(*arguments)
         assert run.code == 3, run
@@ -214,14 +219,14 @@ def test_a_program_that_goes_on_writing_in_wal_mode(
     path = make_state("WAL", "exit")
     run_sql = other_program(path)
     run_sql("UPDATE t SET b = 'committed' WHERE a = 1")
-    original = load.create_tables
+    original = load.create_collations
 
-    def create_tables(*arguments):
+    def create_collations(*arguments):
         run_sql("INSERT INTO t VALUES (5000, 'meanwhile')")
         run_sql("DELETE FROM t WHERE a < 10")
         return original(*arguments)
 
-    monkeypatch.setattr(load, "create_tables", create_tables)
+    monkeypatch.setattr(load, "create_collations", create_collations)
     run = ferry("copy", path, database.dsn)
     assert run.code == 0, run
     assert ask(database, "SELECT count(*), max(b) FROM t") == [(1000, "committed")]
