@@ -204,7 +204,7 @@ def test_a_value_of_any_signs_passes_through_an_environment_file(
 def test_a_password_of_any_signs_passes_through_a_password_file(on_the_bots_host):
     """libpq takes a backslash from before a colon and a backslash."""
     migrate = (ROOT / "playbooks/migrate/pgpass.yml").read_text()
-    content = json.loads(re.search(r"content: (\".*\")$", migrate, re.MULTILINE)[1])
+    content = json.loads(re.search(r"ferry_text: (\".*\")$", migrate, re.MULTILINE)[1])
     both = [
         on_the_bots_host(content, vault_postgres_migrator_password=SIGNS),
         on_the_bots_host(
