@@ -117,7 +117,8 @@ def test_old_ciphers_are_refused(client, server) -> None:
         "openssl s_client -starttls postgres -connect %s:%s -CAfile /root/ca.crt -tls1_2"
         " -cipher %s </dev/null"
     )
-    for port in ("5432", "6432"):
+    # PgBouncer is on one of the two.
+    for port in ("5432", "6432") if server.name == "database" else ("5432",):
         old = client.run(ask, ADDRESS[server.name], port, "ECDHE-RSA-AES128-SHA:AES128-SHA:CBC")
         assert "Cipher is ECDHE" not in old.stdout
         assert "Cipher is (NONE)" in old.stdout
