@@ -69,7 +69,8 @@ def assert_cut_off_and_reverted(machine, port, former):
     while "inet cutter" in machine.inside("nft list tables"):
         time.sleep(1)
     assert_settled(machine, former)
-    assert "was not finished; former state restored" in machine.inside("journalctl -t hardening")
+    said = machine.inside("journalctl -t hardening")
+    assert "was not finished; the former state is restored" in said
 
 
 def assert_late_run_closes_nothing(machine, port, former):
