@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyrage
 import pytest
+from support.signing import make_keys
 
 ROOT = Path(__file__).parents[2]
 PLAIN = b"PGDMP"
@@ -36,14 +37,7 @@ def keeper():
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory) -> Path:
     """The source's key for signatures, and somebody else's."""
-    directory = tmp_path_factory.mktemp("keys")
-    for name in ("server", "stranger"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True
-        )
-    public = (directory / "server.pub").read_text()
-    (directory / "signers").write_text(f'stats namespaces="postgres-backup" {public}')
-    return directory
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 def sign(key: Path, text: bytes, namespace: str = "postgres-backup") -> bytes:

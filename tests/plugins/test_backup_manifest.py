@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from support.signing import make_keys
 
 PATH = Path(__file__).parents[2] / "plugins/action/backup_manifest.py"
 NOW = datetime.datetime.now(datetime.UTC)
@@ -41,14 +42,7 @@ def action():
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory) -> Path:
     """The key of the server, and one of somebody else."""
-    directory = tmp_path_factory.mktemp("keys")
-    for name in ("server", "stranger"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True
-        )
-    public = (directory / "server.pub").read_text()
-    (directory / "signers").write_text(f'stats namespaces="postgres-backup" {public}')
-    return directory
+    return make_keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
