@@ -133,6 +133,9 @@ def test_it_moves_comes_back_and_moves_again(bot, server, database, tmp_path):
             break
         back = tmp_path / "back.db"
         ferry("reverse", database.dsn, back, report)
+        # Of a transaction that it was killed in.
+        for beside in bot.file.parent.glob(f"{bot.file.name}-*"):
+            beside.rename(bot.file.parent / f"former-{beside.name}")
         back.replace(bot.file)
         admin.execute("ALTER SCHEMA public RENAME TO aside; CREATE SCHEMA public")
         admin.execute(

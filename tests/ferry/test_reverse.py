@@ -186,6 +186,17 @@ def test_a_name_that_is_taken_is_refused(ferry, copied, own_bot_database):
     assert own_bot_database.read_bytes() == before
 
 
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_what_lies_beside_a_former_file_of_that_name_is_refused(ferry, copied, tmp_path, suffix):
+    """SQLite would roll a journal back into the new file, and destroy it."""
+    beside = tmp_path / f"back.db{suffix}"
+    beside.write_bytes(b"of the former file")
+    run = ferry("reverse", copied.dsn, tmp_path / "back.db")
+    assert run.code == 3
+    assert f"{beside} belongs to a former" in run.err
+    assert [path.name for path in tmp_path.glob("*back*")] == [beside.name]
+
+
 def test_what_sqlite_cannot_hold_is_a_difference_and_no_file_remains(
     ferry, make_sqlite, database, tmp_path
 ):

@@ -725,11 +725,19 @@ class _Writer:
 def new_file(path: str) -> Iterator[Path]:
     """Yield the name to write to; the file gets its real name only if all went well.
 
-    Raises RefusedError when the name is taken or the directory cannot be written.
+    Raises RefusedError when the name is taken, when what SQLite kept beside a former file of that
+    name is still there, or when the directory cannot be written.
     """
     final = Path(path)
     if final.exists():
         raise RefusedError(f"{path} exists already", "name a file that does not exist")
+    for suffix in ("-journal", "-wal", "-shm"):
+        if Path(path + suffix).exists():
+            raise RefusedError(
+                f"{path}{suffix} belongs to a former {path}: SQLite would work it into the "
+                "new file and destroy that",
+                "keep it beside the former file, by that file's name",
+            )
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
