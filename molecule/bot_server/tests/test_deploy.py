@@ -321,7 +321,7 @@ class TestUpdates:
         before, good = process(host), current(host)
         killed = deploy("version=v8")
         # "apply", since it has been tried before that.
-        applying = "pgrep --full '^/opt/ferry/current/venv/bin/python - apply '"
+        applying = "pgrep --full '^/opt/ferry/current/venv/bin/python -I - apply '"
         asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         kill_when(killed, lambda: host.run(applying).rc == 0 and sql(host, asleep) == "1")
         assert (process(host), current(host)) == (before, good)

@@ -10,10 +10,10 @@ from scenario import ADDRESS, ADDRESSES, COPIES, COUNT, NAMES, Machine, play
 from support.ansible import words
 
 MEASURED = ADDRESS.with_name("recovery.measured")  # what docs/restore.md tells
+pytestmark = pytest.mark.order("last")  # the database server is another machine after it
 ASK = """
 import os, re, psycopg
 
-pytestmark = pytest.mark.order("last")  # the database server is another machine after it
 lines = open("/etc/etlegacy-bot/environment").read().splitlines()
 environment = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
 with psycopg.connect(environment["DATABASE_URL"], sslmode="verify-full",
