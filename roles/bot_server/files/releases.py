@@ -361,13 +361,15 @@ class Host:
             r"(?m)^(Exec\w+|Type|Restart\w*|OnFailure|StartLimit\w+|Timeout\w+|Watchdog\w+)=.*\n"
         )
         ours = "[Service]\nType=oneshot\nTimeoutStartSec=60\n"
-        ours += f"StandardOutput=truncate:{out}\nStandardError=inherit\n"
+        # Each ExecStart opens it anew, so "truncate" would drop what the one before has said.
+        ours += f"StandardOutput=append:{out}\nStandardError=inherit\n"
         # In a unit "%" and "$" have a meaning, in both kinds of quotes.
         quoted = [json.dumps(word).replace("$", "$$").replace("%", "%%") for word in (TRY, *wanted)]
         ours += f"ExecStart=/bin/sh -c {quoted[0]} sh {' '.join(quoted[1:])}\n"
         ours += f"ExecStart=-{sys.executable} -I -c {json.dumps(REACH)} {METADATA}\n"
         text = re.sub(dropped, "", text).replace("[Service]\n", ours, 1)
         path = Path("/run/systemd/system") / unit
+        out.unlink(missing_ok=True)
         path.write_text(text)
         try:
             subprocess.run(["systemctl", "daemon-reload"], check=True)
