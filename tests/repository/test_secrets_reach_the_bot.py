@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import string
 import subprocess
 from pathlib import Path
@@ -239,9 +240,23 @@ def passfile_variables():
 )
 def test_the_firewall_lets_the_repository_through(on_the_bots_host, url, rule):
     rules = on_the_bots_host("{{ hardening_firewall_rules }}", bot_server_repository=url)
-    found = [one for one in rules if one["name"] == "the bot's repository"]
+    found = [one for one in rules if one["name"] == "the repository of the bot"]
     assert [(str(one["port"]), one["addresses"]) for one in found] == ([rule] if rule else [])
     assert all(one["direction"] == "out" for one in found)
+
+
+def test_the_role_takes_every_firewall_rule_that_the_wiring_makes(on_the_bots_host):
+    """What site.yml asks first of each server, with all that adds a rule."""
+    rules = on_the_bots_host(
+        "{{ hardening_firewall_rules }}",
+        bot_server_repository="git@github.com:you/bot.git",
+        postgres_server_pgbouncer_enabled=True,
+        vault_alert_webhook="https://chat.example.org:8443/hook",
+    )
+    ports = {str(one["port"]) for one in rules}
+    assert {"22", "5432", "6432", "8443", "48101", "27960"} <= ports
+    role = runpy.run_path(str(ROOT / "roles/hardening/filter_plugins/hardening.py"))
+    assert role["firewall_rule_complaints"](rules, 48022) == []
 
 
 def test_the_bot_has_its_deploy_key_and_reaches_its_own_servers(on_the_bots_host):
