@@ -718,6 +718,30 @@ copied["WRITTEN"] = "1"
     assert found["ONE"]["file"] == "bot/others.py"
 
 
+def test_names_read_through_what_a_function_returns_are_found(tmp_path: Path) -> None:
+    """As the awkward bot does, which reads its own .env first."""
+    source = """
+import os
+def settings():
+    return {**read(".env"), **os.environ}
+def other():
+    return {"OTHER": 1}
+class Bot:
+    async def values(self):
+        return os.environ.copy()
+    async def run(self):
+        print((await self.values())["CHANNEL"], other()["OTHER"], self.other()["NOT_THIS"])
+values = settings()
+print(values.get("GREETING", "nowhere"), settings()["TOKEN"])
+"""
+    found = names_in(write(tmp_path, {"bot/main.py": source}))
+    assert {name: entry["line"] for name, entry in found.items()} == {
+        "CHANNEL": 11, "GREETING": 13, "TOKEN": 13,
+    }  # fmt: skip
+    awkward = names_in(ROLE.parents[1] / "tests/awkward_bot")
+    assert {"AWKWARD_TOKEN", "AWKWARD_GREETING", "AWKWARD_CHANNEL"} <= awkward.keys()
+
+
 def test_every_setting_of_the_reference_bot_is_found() -> None:
     root = ROLE.parents[1] / "reference_bot"
     example = (root / ".env.example").read_text()

@@ -9,9 +9,10 @@ Nothing is run; the sources are read as Python's syntax tree. Found are ``os.env
 
 The same is found with a variable or parameter in the place of ``os.environ``, if the file gives it
 the environment: ``values = os.environ``, a copy (``dict(...)``, ``.copy()``, ``{**...}``, ``|``, a
-comprehension over ``.items()``), one with ``or`` or ``if``, or a parameter's default. Through such
-a variable only names in capitals count, and so do those that are handed to a function together
-with it, as in ``number(values, "PORT")``. A variable counts in the whole file, whatever the scope.
+comprehension over ``.items()``), one with ``or`` or ``if``, a parameter's default, or the call of a
+function of the same file that returns one of these. Through such a variable only names in capitals
+count, and so do those that are handed to a function together with it, as in
+``number(values, "PORT")``. A variable counts in the whole file, whatever the scope.
 A name that a program puts together, or reads in another file than the one that takes in the
 environment, is not found.
 
@@ -59,7 +60,8 @@ def is_mapping(node: ast.expr | None, mappings: set[str]) -> bool:
 
     Args:
         node: the expression.
-        mappings: the file's variables that are known to hold it.
+        mappings: the file's variables that are known to hold it, and its functions that return it,
+            as ``name()``.
 
     """
 
@@ -70,11 +72,17 @@ def is_mapping(node: ast.expr | None, mappings: set[str]) -> bool:
         return False
     if is_environ(node) or (isinstance(node, ast.Name) and node.id in mappings):
         return True
+    if isinstance(node, ast.Await):
+        return same(node.value)
     if isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute):
-            return node.func.attr in ("copy", "items") and same(node.func.value)
-        return (
-            isinstance(node.func, ast.Name) and node.func.id == "dict" and any(map(same, node.args))
+            if node.func.attr in ("copy", "items"):
+                return same(node.func.value)
+            return ast.unparse(node.func.value) == "self" and f"{node.func.attr}()" in mappings
+        if not isinstance(node.func, ast.Name):
+            return False
+        return f"{node.func.id}()" in mappings or (
+            node.func.id == "dict" and any(map(same, node.args))
         )
     if isinstance(node, ast.Dict):
         return any(
@@ -90,13 +98,16 @@ def is_mapping(node: ast.expr | None, mappings: set[str]) -> bool:
 
 
 def mappings_of(tree: ast.AST) -> set[str]:
-    """Return the names of the variables and parameters that hold the environment."""
+    """Return the names of what holds the environment: variables, parameters, functions."""
     given: list[tuple[str, ast.expr | None]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             given += [(to.id, node.value) for to in node.targets if isinstance(to, ast.Name)]
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and isinstance(node.target, ast.Name):
             given.append((node.target.id, node.value))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            returned = [one.value for one in ast.walk(node) if isinstance(one, ast.Return)]
+            given += [(f"{node.name}()", value) for value in returned]
         elif isinstance(node, ast.arguments):
             positional = [*node.posonlyargs, *node.args]
             defaults = [None] * (len(positional) - len(node.defaults)) + node.defaults
