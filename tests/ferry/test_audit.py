@@ -202,6 +202,31 @@ def test_what_is_meant_for_sqlite_alone_is_counted_and_said(judge, ferry, copied
     assert (run.code, run.report["counts"]["excluded"]) == (0, 4)
 
 
+def test_a_connection_that_a_class_keeps_is_for_sqlite_in_all_its_methods(judge):
+    run, statements = judge(
+        """
+        import asyncpg, sqlite3
+        class Lite:
+            def __init__(self, path):
+                self.connection = None
+                self.connection = sqlite3.connect(path)
+            def beat(self):
+                self.connection.execute("INSERT OR IGNORE INTO rounds (id) VALUES (1)")
+        class Either:
+            def __init__(self, path):
+                self.connection = sqlite3.connect(path) if path else None
+                self.other = sqlite3.connect(path)
+                if not path:
+                    self.other = asyncpg.connect()
+            def beat(self):
+                self.connection.execute("INSERT OR IGNORE INTO rounds (id) VALUES (2)")
+                self.other.execute("INSERT OR IGNORE INTO rounds (id) VALUES (3)")
+        """
+    )
+    assert run.code == 3, run
+    assert [item["verdict"] for item in statements] == ["excluded", "fails", "fails"]
+
+
 def warnings_of(statements):
     return [" | ".join(item["warnings"]) for item in statements]
 

@@ -284,8 +284,10 @@ class _Strings(ast.NodeVisitor):
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Read a class; one that is called after SQLite is for it alone."""
         named = "sqlite" in node.name.lower()
+        self._files.append({**self._files[-1], **_opened_by(node)})
         with self._not_for_postgres(f"the class {node.name} is for SQLite" if named else ""):
             self.generic_visit(node)
+        self._files.pop()
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """Read a function; its names are its own."""
@@ -397,6 +399,34 @@ class _Found:
     text: str
     why_not: str  # why it is not for PostgreSQL, if it is not
     arguments: list[str | None]
+
+
+def _opened_by(node: ast.ClassDef) -> dict[str, int]:
+    """Return the attributes that hold a SQLite file in all methods, and where it was opened.
+
+    One that is ever anything else, besides a constant such as None, is left out.
+    """
+    opened: dict[str, int] = {}
+    others: set[str] = set()
+    for one in ast.walk(node):
+        if isinstance(one, ast.Assign):
+            targets, value = one.targets, one.value
+        elif isinstance(one, ast.AnnAssign) and one.value is not None:
+            targets, value = [one.target], one.value
+        else:
+            continue
+        if isinstance(value, ast.Await):
+            value = value.value
+        opens = isinstance(value, ast.Call) and ast.unparse(value.func) in _OPENS_SQLITE
+        for target in targets:
+            name = ast.unparse(target)
+            if not name.startswith("self.") or isinstance(value, ast.Constant):
+                continue
+            if opens:
+                opened[name] = value.lineno
+            else:
+                others.add(name)
+    return {name: line for name, line in opened.items() if name not in others}
 
 
 def _branches(test: ast.expr) -> tuple[str, str]:
