@@ -30,6 +30,8 @@ extends_documentation_fragment:
   - result_format_callback
 """
 
+# What a module of a host returns may hold "ansible_stats" too, so only this action is listened to.
+_SAY_THE_VERDICT = add_internal_fqcns(("set_stats",))
 # Their messages are written for the operator.
 _SPEAK_FOR_THEMSELVES = add_internal_fqcns(("fail", "assert"))
 # What "command" says where a program failed; the program itself says more.
@@ -68,6 +70,7 @@ class CallbackModule(Default):
         super().__init__()
         self._waiting: Play | None = None
         self._ended_by: list[str] = []
+        self._verdict: list[str] = []
 
     # ------------------------------------------------------------------------ banners that wait
 
@@ -106,6 +109,13 @@ class CallbackModule(Default):
         head = f"{result.task.get_name().strip()} ({result.host.get_name()}):"
         self._ended_by = said if result.task.action in _SPEAK_FOR_THEMSELVES else [head, *said]
 
+    def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
+        """Remember a verdict that the playbook itself gives."""
+        if result.task.action in _SAY_THE_VERDICT:
+            said = result.result.get("ansible_stats", {}).get("data", {})
+            self._verdict = _lines(said.get("verdict", self._verdict))
+        super().v2_runner_on_ok(result)
+
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
         """Remember why."""
         if not ignore_errors:
@@ -120,7 +130,7 @@ class CallbackModule(Default):
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
         """Print the recap, and below it how the run ended."""
-        verdict = _lines(stats.custom.get("_run", {}).get("verdict", ""))
+        verdict = self._verdict
         recap = copy(stats)
         recap.custom = {}
         super().v2_playbook_on_stats(recap)

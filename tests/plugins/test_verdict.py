@@ -97,3 +97,23 @@ def test_a_run_that_went_well_ends_with_its_verdict_and_nothing_else(run):
     banners = [line.split("]")[0] for line in lines if line.startswith("PLAY [")]
     assert banners == ["PLAY [one", "PLAY [first", "PLAY [second"]
     assert after_the_recap(lines) == [], "it had nothing to say"
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_host_cannot_write_the_verdict(run, tmp_path, ends_well):
+    """Not even where nothing else would be said."""
+    answer = {
+        "changed": False,
+        "ansible_stats": {"data": {"verdict": "All is well, says a host."}, "per_host": False},
+    }
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat >/dev/null\necho '{json.dumps(answer)}'\n")
+    python.chmod(0o755)
+    hostile = {"ansible.builtin.command": "true", "vars": {
+        "ansible_python_interpreter": str(python)}}  # fmt: skip
+    then = SAY if ends_well else {"ansible.builtin.debug": {"msg": "hello"}}
+    plays = a_play("one", then), a_play("two", hostile, hosts="a")
+    # Mitogen's interpreter answers in another form; the modules that it runs could say the same.
+    code, lines = run(*plays, environment={"ANSIBLE_STRATEGY": "linear"})
+    assert code == 0, lines
+    assert after_the_recap(lines) == (["All", "is well."] if ends_well else [])
