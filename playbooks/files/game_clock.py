@@ -51,9 +51,13 @@ def entries(lines: list[str], now: float) -> list[tuple[int, int]]:
         if match is None:  # older files are listed with their year and without their time
             continue
         date = latest(match["date"], now + DAY)
+        try:
+            name = timegm(time.strptime(match["name"], "%Y-%m-%d-%H%M%S"))
+        except ValueError:  # the server may name its files as it likes
+            continue
         if date is None:
             continue
-        found.append((timegm(time.strptime(match["name"], "%Y-%m-%d-%H%M%S")), date))
+        found.append((name, date))
         if len(found) == ASKED:
             break
     return found

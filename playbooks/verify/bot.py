@@ -52,7 +52,8 @@ def check(name: str, sentence: str, ask: Callable[[], tuple[bool | None, str]]) 
         ok, said = ask()
     except (psycopg.Error, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
         ok, said = False, f"could not be asked: {str(error).strip().splitlines()[0]}"
-    RESULTS.append({"id": name, "check": sentence, "ok": ok, "said": said})
+    ok = None if ok is None else bool(ok)  # such as the number that a question has found
+    RESULTS.append({"id": name, "check": sentence, "ok": ok, "said": str(said)})
 
 
 def connect(**changes: str) -> psycopg.Connection:
@@ -217,7 +218,7 @@ def files(patience: float) -> tuple[bool | None, str]:
             f"{environment['SSH_USER']}@{environment['SSH_HOST']}",
         ],
         input=f"cd {environment['REMOTE_STATS_PATH']}\nls -1\n",
-        capture_output=True, text=True, errors="replace", check=False,
+        capture_output=True, text=True, errors="replace", check=False, timeout=60,
     )  # fmt: skip
     if listing.returncode:
         return False, f"the game server: {(listing.stderr.strip() or 'no word').splitlines()[-1]}"

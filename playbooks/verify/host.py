@@ -37,7 +37,8 @@ def check(name: str, sentence: str, ask: Callable[[], tuple[bool | None, str]]) 
         ok, said = ask()
     except (OSError, ValueError, KeyError, IndexError, subprocess.SubprocessError) as error:
         ok, said = False, f"could not be asked: {error}"
-    RESULTS.append({"id": name, "check": sentence, "ok": ok, "said": said})
+    ok = None if ok is None else bool(ok)  # such as the number that a question has found
+    RESULTS.append({"id": name, "check": sentence, "ok": ok, "said": str(said)})
 
 
 def run(*command: str) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import sys
 from collections import Counter
 from html import escape
@@ -43,13 +44,15 @@ td:first-child { min-width: 5.5rem; } td { min-width: 6rem; }
   td { display: block; border: 0; padding: .1rem 0; } }
 """
 Result = dict[str, object]
+ANSWER = re.compile(r"\S+( \d{1,5})*")  # a line of a scan; another is none, and proves nothing
 
 
 def ports(scanned: dict) -> list[Result]:
     """Judge what answers a stranger; SSH may be silent too, to one whom fail2ban knows."""
     results = []
+    answers = [line.split() for line in scanned["lines"] if ANSWER.fullmatch(line)]
     for server in scanned["servers"]:
-        lines = [line.split()[1:] for line in scanned["lines"] if line.split()[0] == server]
+        lines = [answer[1:] for answer in answers if answer[0] == server]
         found = sorted({int(port) for line in lines for port in line})
         extra = [port for port in found if port != scanned["ssh"]]
         both = len(lines) == 2

@@ -21,6 +21,7 @@ BAD = [
     {"legacy_database_sha256": "0a" * 32 + "\n"}, {"legacy_database_mode": "4755"},
     {"legacy_database_mode": "--reference=/etc/shadow"}, {"legacy_database_mode": "0777"},
     {"handing_over": {"mode": "x"}}, {"handing_over": {"mode": "instant", "began_at": "x"}},
+    {"frozen_at": float("nan")}, {"downtime_seconds": float("inf")}, {"live_at": 1e300},
     {"cleaned_at": "never; id"}, {"settled_at": "\x1b[2J"},
 ]  # fmt: skip
 

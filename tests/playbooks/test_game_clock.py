@@ -40,6 +40,15 @@ def test_a_leap_day_is_of_the_year_that_had_one():
     assert judge([line(at, at) for at in files], now)["zone"] == "+0000"
 
 
+@pytest.mark.parametrize("named", ["2026-13-01-000000", "2026-02-30-250000", "0000-00-00-999999"])
+def test_a_server_that_names_files_by_no_date_ends_nothing(named):
+    now = timegm((2028, 3, 1, 0, 30, 0))
+    files = [line(now - hours * HOUR, now - hours * HOUR) for hours in range(3)]
+    hostile = line(now, now).replace("2028-03-01-003000", named)
+    assert named in hostile
+    assert judge([hostile, *files], now)["zone"] == "+0000"
+
+
 def ask(lines, zone="UTC"):
     done = subprocess.run(
         [sys.executable, PROGRAM, json.dumps(["sftp> cd /stats", "sftp> ls -lnt", *lines])],

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,31 @@ def test_the_old_bots_python_is_the_one_that_its_unit_starts(old_pc):
 def test_other_ways_to_start_it(old_pc, words, python):
     _, said = old_pc("try_partial", unit(words))
     assert f"The old bot's Python ({python.format(checkout=old_pc.directory / 'old bot')}," in said
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[]", '{"adapter": "{{ 1 }}", "setting": true, "error": ""}', "\x1b]0;x\x07",
+     '{"adapter": true, "setting": true, "error": NaN}', '{"adapter": true, "setting": true}'],
+)  # fmt: skip
+def test_what_a_hostile_old_pc_says_of_its_bot_is_no_proof(old_pc, said):
+    hostile = old_pc.directory / "hostile"
+    hostile.write_text(f"#!/bin/sh\ncat >/dev/null\ncat {hostile}.says\n")
+    hostile.chmod(0o755)
+    (old_pc.directory / "hostile.says").write_text(said)
+    code, words = old_pc("try_partial", unit("/usr/bin/python3 bot.py"), legacy_python=str(hostile))
+    assert code == 2
+    assert "old-pc gave an answer that no program of this repository gives (trial of the" in words
+    assert "Traceback" not in words
+    assert "\x1b" not in words
+
+
+def test_a_unit_of_a_hostile_old_pc_holds_nobody_up(old_pc):
+    begun = time.monotonic()
+    words = "ExecStart=" + "argv[]=" * 20_000 + " /" * 20_000 + "python"
+    code, _ = old_pc("try_partial", f"User=player\n{words}\n")
+    assert code == 2
+    assert time.monotonic() - begun < 60, "20,000 took more than two minutes"
 
 
 def test_an_old_bot_that_stays_on_sqlite_is_named_within_its_time(old_pc):

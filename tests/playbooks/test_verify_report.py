@@ -71,6 +71,13 @@ def test_a_scan_that_broke_proves_nothing(report):
     assert written["results"][0]["said"] == "the ports could not be tried"
 
 
+@pytest.mark.parametrize("line", ["", "192.0.2.1 x", "192.0.2.1  48022", "192.0.2.1 480222"])
+def test_a_scan_of_another_form_proves_nothing(report, line):
+    code, _, written, _ = report({"bot-vps": [FINE]}, ["192.0.2.1 48022", line])
+    assert code == 1
+    assert written["results"][0]["said"] == "the ports could not be tried"
+
+
 def test_a_result_may_come_from_another_place_than_its_host(report):
     _, _, written, _ = report({"bot-vps": [FINE | {"place": "control machine"}]})
     assert "control machine" in {result["place"] for result in written["results"]}
