@@ -77,6 +77,7 @@ def kill_when(run: subprocess.Popen, condition: Callable[[], bool]) -> None:
     try:
         while not condition():
             assert run.poll() is None, ansible.finish(run).stdout
+            time.sleep(0.3)  # each look is a program on the machine
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
