@@ -62,7 +62,7 @@ lint() {
 
 fast() {
   lint
-  check pytest pytest -q
+  check pytest pytest -q -n "$(nproc)" --dist loadfile
 }
 
 queue() { # name command…

@@ -6,8 +6,10 @@ import asyncio
 import ipaddress
 import os
 import pwd
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from bot.core.database import (
@@ -544,9 +546,13 @@ def certificate(directory, name, issuer=None):
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory):
+def tls():
     """A server whose certificate for 127.0.0.1 is signed by ``ca.crt``; and another CA."""
-    directory = tmp_path_factory.mktemp("tls")
+    with tempfile.TemporaryDirectory(prefix="tls-") as name:
+        yield from tls_server(Path(name))
+
+
+def tls_server(directory):
     ca = certificate(directory, "ca")
     certificate(directory, "other_ca")
     certificate(directory, "server", issuer=ca)
@@ -555,8 +561,7 @@ def tls(tmp_path_factory):
     if os.geteuid() == 0:  # the server runs as somebody else then
         user = pwd.getpwnam("postgres")
         os.chown(key, user.pw_uid, user.pw_gid)
-        for part in (directory, *list(directory.parents)[:2]):
-            part.chmod(0o755)
+        directory.chmod(0o755)
     options = {"ssl": "on", "ssl_key_file": str(key), "ssl_cert_file": f"{key.with_suffix('.crt')}"}
     with Cluster.of_major(**options) as cluster:
         yield cluster.database("postgres"), directory
