@@ -13,8 +13,10 @@ import errno
 import os
 import random
 import time
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
+import asyncssh
 import database_manager
 import pytest
 from bot.core import stats_parser, stats_source
@@ -130,6 +132,53 @@ async def test_a_server_that_sends_more_than_its_list_says(game_server, settings
     with path.open("a") as file:
         file.write("x" * 5000)
     assert await source.read(listed) is None
+    await source.close()
+
+
+async def test_a_server_whose_list_does_not_end(game_server, settings, monkeypatch):
+    """It is left when it has more files than there can be, not when the memory is full."""
+    sent = 0
+
+    class Endless(asyncssh.SFTPServer):
+        async def scandir(self, _path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+            nonlocal sent
+            while True:
+                sent += 1
+                yield asyncssh.SFTPName(f"{sent:08d}{'x' * 200}".encode())
+
+    monkeypatch.setattr(stats_source, "MOST_FILES", 1000)
+    await game_server.stop()
+    game_server._options["sftp_factory"] = Endless
+    await game_server.start()
+    source = StatsSource(settings.ssh)
+    with pytest.raises(stats_source.SourceError, match="has more than 1000 files"):
+        await source.files()
+    assert sent < 3000
+    await source.close()
+
+
+@pytest.mark.timeout(60)
+async def test_a_server_that_answers_nothing(game_server, settings, monkeypatch):
+    """Connected and silent, also to the wish to close: given up, and worth another try."""
+
+    class Silent(asyncssh.SFTPServer):
+        async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+            await asyncio.sleep(3600)
+            yield asyncssh.SFTPName(path)
+
+    monkeypatch.setattr(stats_source, "ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr(stats_source, "CLOSE_TIMEOUT", 0.3)
+    usual = game_server._options["sftp_factory"]
+    await game_server.stop()
+    game_server._options["sftp_factory"] = Silent
+    await game_server.start()
+    source = StatsSource(settings.ssh)
+    with pytest.raises(stats_source.SourceError, match="no answer in time"):
+        await source.files()
+    await game_server.stop()
+    game_server._options["sftp_factory"] = usual
+    await game_server.start()
+    assert await source.files() == {}, "the next look connects again"
     await source.close()
 
 

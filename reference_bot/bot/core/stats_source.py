@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import asyncssh
 
@@ -19,6 +20,10 @@ log = logging.getLogger("stats")
 
 CONNECT_TIMEOUT = 15.0  # seconds
 ANSWER_TIMEOUT = 30.0  # seconds for one request
+CLOSE_TIMEOUT = 2.0  # seconds for the end of one that was given up
+MOST_FILES = 100_000  # in the game server's directory; ten years have fewer
+
+Answer = TypeVar("Answer")
 
 
 class SourceError(Exception):
@@ -53,9 +58,8 @@ class StatsSource:
         """
         with self._errors(self._settings.directory):
             sftp = await self._client()
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                # As bytes: one name that is no UTF-8 would make the whole list fail.
-                entries = await sftp.readdir(os.fsencode(self._settings.directory))
+            # As bytes: one name that is no UTF-8 would make the whole list fail.
+            entries = await self._within(ANSWER_TIMEOUT, _list(sftp, self._settings.directory))
         found = {}
         for entry in entries:
             name = StatsFileName.parse(os.fsdecode(entry.filename))
@@ -98,10 +102,7 @@ class StatsSource:
         remote = f"{self._settings.directory.rstrip('/')}/{file.name.text}"
         with self._errors(remote):
             sftp = await self._client()
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                async with sftp.open(remote, "rb") as source:
-                    content = await source.read(MOST_BYTES + 1)  # whatever its list has said
-                now = await sftp.stat(remote)
+            content, now = await self._within(ANSWER_TIMEOUT, _read(sftp, remote))
         unchanged = (now.size, now.mtime or 0) == (file.size, file.modified)
         return content if unchanged and len(content) == file.size else None
 
@@ -132,8 +133,32 @@ class StatsSource:
                     login_timeout=CONNECT_TIMEOUT,
                     keepalive_interval=15,
                 )
-                self._sftp = await self._connection.start_sftp_client()
+                begun = self._connection.start_sftp_client()
+                self._sftp = await self._within(CONNECT_TIMEOUT, begun)
             return self._sftp
+
+    async def _within(self, seconds: float, work: Coroutine[None, None, Answer]) -> Answer:
+        """Return what the server answers, or raise TimeoutError.
+
+        Cancelled, asyncssh first asks the server to close the file, and waits for its answer. One
+        that says nothing would hold us for ever, so after a moment the connection is cut.
+        """
+        connection = self._connection
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            if done:
+                return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+            if not task.done() and connection is not None:
+                connection.abort()
+                await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+            if task.done() and not task.cancelled():
+                task.exception()  # told below, or not wanted any more
+        raise TimeoutError
 
     @contextlib.contextmanager
     def _errors(self, path: str) -> Iterator[None]:
@@ -159,6 +184,26 @@ class StatsSource:
             raise SourceError(f"{where}: no answer in time") from error
         except OSError as error:
             raise SourceError(f"{where}: {error}") from error
+
+
+async def _read(sftp: asyncssh.SFTPClient, path: str) -> tuple[bytes, asyncssh.SFTPAttrs]:
+    """Return what a file holds, but no more than a round can, and what it is afterwards."""
+    async with sftp.open(path, "rb") as source:
+        content = await source.read(MOST_BYTES + 1)  # whatever its list has said
+    return content, await sftp.stat(path)
+
+
+async def _list(sftp: asyncssh.SFTPClient, directory: str) -> list[asyncssh.SFTPName]:
+    """Return what a directory holds; a list that does not end would fill the memory."""
+    entries = []
+    async with contextlib.aclosing(sftp.scandir(os.fsencode(directory))) as listing:
+        async for entry in listing:
+            entries.append(entry)
+            if len(entries) > MOST_FILES:
+                raise SourceError(
+                    f"{directory} (REMOTE_STATS_PATH) has more than {MOST_FILES} files"
+                )
+    return entries
 
 
 def keep(content: bytes, file: RemoteFile, target: Path) -> None:
