@@ -98,6 +98,11 @@ def test_a_good_inventory_passes(inventory, playbook):
             'ansible_host of vps2 is "bot.example.org". It must be an IP address',
         ),
         (
+            lambda i: i.host("bot").update(ansible_host="2001:DB8:0::2"),
+            'ansible_host of vps2 is "2001:DB8:0::2", and logs, firewall and database write that'
+            ' address as "2001:db8::2".',
+        ),
+        (
             lambda i: (
                 i.host("game").update(game_host_key="ssh-ed25519 AAAA..."),
                 i.host("game").pop("game_ssh_port"),
