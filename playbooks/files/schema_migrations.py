@@ -1,7 +1,7 @@
 """Apply a directory of numbered SQL files to a database, each once and in order.
 
     schema_migrations.py plan DIRECTORY     say what is due; changes nothing
-    schema_migrations.py audit DIRECTORY SOURCE [EXCLUDE…]
+    schema_migrations.py audit DIRECTORY SOURCE RUNNING [EXCLUDE…]
                                             judge a program's SQL as ferry audit-sql does, after
                                             what is due, which is undone again
     schema_migrations.py apply DIRECTORY    apply it
@@ -26,16 +26,18 @@ column that is missing is refused.
 **A program that speaks of what a file adds** can be judged only after that file. So ``audit`` runs
 all that is due in one transaction, lets PostgreSQL prepare every statement in SOURCE (files that
 fit an EXCLUDE pattern left out) and rolls back. DIRECTORY "" stands for no files. What the bot
-wants from a table that a file changes waits meanwhile, as it does when the file is applied.
+wants from a table that a file changes waits meanwhile, as it does when the file is applied. RUNNING
+is the program as it runs now ("" for none): a statement that is refused is new, unless that one has
+it too and PostgreSQL refuses it there already, without what is due.
 
 **Tables that come from elsewhere**, while nobody uses them yet, are fit for the bot if none of the
 files fails on them, and none adds, changes or takes away a column: then their own bot has seen to
 that already. ``try`` says so, or refuses.
 
 Prints JSON. ``plan``: ``due``, ``applied``, ``unknown`` (names), ``tables`` (count in public),
-``role``. ``audit``: ``tried`` (names), ``refused`` (``file``, ``line`` and ``message`` of each
-statement that PostgreSQL would refuse). ``apply``: ``applied``, ``remarks`` (columns whose type
-differs from the first file's).
+``role``. ``audit``: ``tried`` (names), ``refused`` (``file``, ``line``, ``message`` and ``new`` of
+each statement that PostgreSQL would refuse). ``apply``: ``applied``, ``remarks`` (columns whose
+type differs from the first file's).
 ``try``: ``tried`` (names).
 Exit codes as ferry's: 0; 3 refused or failed, with a message on standard error; 5 no connection.
 Needs psycopg 3; ``audit`` needs ferry.
@@ -50,6 +52,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -264,28 +267,54 @@ def apply(connection: psycopg.Connection, files: list[Migration]) -> dict[str, o
 
 
 def audit(
-    connection: psycopg.Connection, files: list[Migration], source: str, exclude: list[str]
+    connection: psycopg.Connection,
+    files: list[Migration],
+    source: str,
+    running: str,
+    exclude: list[str],
 ) -> dict[str, object]:
     """Judge the SQL of a program on what the database will be after the files that are due.
 
+    Args:
+        connection: to the database.
+        files: all of the program's.
+        source: the program's directory.
+        running: that of the one whose refused statements are no news; "" for none.
+        exclude: patterns of files that are left out.
+
     Raises:
-        Refused: one of them fails.
+        Refused: one of the files fails.
 
     """
     from ferry.audit import audit as judge
 
+    def failing(directory: str) -> list[Any]:
+        found = judge(connection, [directory], exclude)
+        return [statement for statement in found.statements if statement.verdict == "fails"]
+
     wanted = due(files, recorded(connection))
+    known: set[str] = set()
+    if running:
+        with connection.transaction(force_rollback=True):
+            known = {statement.sql for statement in failing(running)}
     with connection.transaction(force_rollback=True):
         for migration in wanted:
             try:
                 run_sql(connection, migration)
             except psycopg.Error as error:
                 raise Refused(f"{migration.name} fails: {str(error).strip()}") from error
-        findings = judge(connection, [source], exclude)
-    failing = [one for one in findings.statements if one.verdict == "fails"]
+        refused = failing(source)
     return {
         "tried": [migration.name for migration in wanted],
-        "refused": [{"file": s.file, "line": s.line, "message": s.message} for s in failing],
+        "refused": [
+            {
+                "file": one.file,
+                "line": one.line,
+                "message": one.message,
+                "new": one.sql not in known,
+            }
+            for one in refused
+        ],
     }
 
 
@@ -317,7 +346,7 @@ def main() -> int:
         files = read(Path(directory)) if directory else []
         with psycopg.connect(autocommit=True, application_name="schema_migrations") as connection:
             if command == "audit":
-                answer = audit(connection, files, more[0], more[1:])
+                answer = audit(connection, files, more[0], more[1], more[2:])
             else:
                 answer = {"plan": plan, "apply": apply, "try": attempt}[command](connection, files)
     except Refused as refusal:

@@ -197,7 +197,7 @@ ANSWERS: dict[str, Shape] = {
         keyed({"id": name, "check": text, "ok": perhaps(flag), "said": text}), least=1),
     "due migrations": keyed({"due": listed(text), "tables": whole}),
     "audit of the SQL": keyed(
-        {"refused": listed(keyed({"file": text, "line": whole, "message": text}))}),
+        {"refused": listed(keyed({"file": text, "line": whole, "message": text, "new": flag}))}),
     "open alerts": keyed({"open": listed(text), "waiting": listed(keyed({})),
                           "given_up": listed(keyed({})), "trouble": text}),
 }  # fmt: skip

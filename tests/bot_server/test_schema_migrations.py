@@ -260,19 +260,43 @@ def test_sql_is_judged_after_what_is_due_and_nothing_of_that_stays(
         "file": str(source / "wrong.py"),
         "line": 2,
         "message": 'relation "nowhere" does not exist',
+        "new": True,
     }
-    judged = migrate("audit", directory, source)
+    judged = migrate("audit", directory, source, "")
     assert judged["tried"] == ["0001_tables.sql", "0002_note.sql"]
     assert judged["refused"] == [wrong]
     assert sql("SELECT to_regclass('rounds'), to_regclass('schema_migrations')") == [(None, None)]
     migrate("apply")
-    assert migrate("audit", directory, source, "wrong.py") == {"tried": [], "refused": []}
-    assert migrate("audit", "", source)["refused"] == [wrong]
+    assert migrate("audit", directory, source, "", "wrong.py") == {"tried": [], "refused": []}
+    assert migrate("audit", "", source, "")["refused"] == [wrong]
+
+
+def test_a_statement_that_the_running_release_has_and_fails_with_is_not_new(
+    directory: Path, source: Path, migrate: Any, tmp_path: Path
+) -> None:
+    """Elsewhere it is the same; one that a file that is due takes the column from is new."""
+    migrate("apply")
+    running = tmp_path / "running"
+    running.mkdir()
+    (running / "bot.py").write_text(
+        'A = "SELECT * FROM nowhere"\nB = "SELECT map_name FROM rounds"\n'
+    )
+    (source / "same.py").write_text('B = "SELECT map_name FROM rounds"\n')
+    (source / "other.py").write_text('C = "SELECT * FROM elsewhere"\n')
+    (directory / "0002_note.sql").write_text("ALTER TABLE rounds ADD note text;\n")
+
+    def new() -> dict[str, bool]:
+        judged = migrate("audit", directory, source, running)["refused"]
+        return {Path(one["file"]).name: one["new"] for one in judged}
+
+    assert new() == {"wrong.py": False, "other.py": True}
+    (directory / "0003_less.sql").write_text("ALTER TABLE rounds DROP map_name;\n")
+    assert new() == {"wrong.py": False, "other.py": True, "same.py": True}
 
 
 def test_a_file_that_fails_is_found_out_before_any_is_applied(
     directory: Path, source: Path, migrate: Any, sql: Any
 ) -> None:
     (directory / "0002_two.sql").write_text("SELECT 1 / 0;\n")
-    assert migrate("audit", directory, source) == (3, "0002_two.sql fails: division by zero\n")
+    assert migrate("audit", directory, source, "") == (3, "0002_two.sql fails: division by zero\n")
     assert sql("SELECT to_regclass('rounds')") == [(None,)]

@@ -86,7 +86,7 @@ def test_connections_and_migrations(database, tmp_path):
     program = FILES / "schema_migrations.py"
     said = ask(program, "plan", tmp_path, environment=database.environment)
     assert take(said, "due migrations")["due"] == ["0001_tables.sql"]
-    said = ask(program, "audit", tmp_path, tmp_path, environment=database.environment)
+    said = ask(program, "audit", tmp_path, tmp_path, "", environment=database.environment)
     assert len(take(said, "audit of the SQL")["refused"]) == 1
 
 

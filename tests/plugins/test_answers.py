@@ -126,7 +126,8 @@ BARE = {
     "playbooks/audit.yml": 3,  # a report about that host alone, in a template
     "playbooks/alert_test.yml": 3,  # printed
     "playbooks/backup.yml": 3,  # the stamp's form is asserted beside it
-    "playbooks/deploy/database.yml": 2,  # goes back to the same host
+    "playbooks/deploy/audit_sql.yml": 1,  # goes back to the same host
+    "playbooks/deploy/database.yml": 2,  # the same
     "playbooks/deploy/done.yml": 2,  # the same
     "playbooks/deploy/failed.yml": 1,  # the same
     "playbooks/migrate/fill.yml": 1,  # the audit's findings, printed

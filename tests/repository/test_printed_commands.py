@@ -72,8 +72,9 @@ def rendered(text: str) -> str:
         shown = " ".join(
             part.replace("\\'", "'") for part in re.findall(r"'((?:\\'|[^'])*)'", inside)
         )
-        if "migrate_accept" in inside and inside.endswith("| quote"):
-            return """'{"migrate_accept": ["time-zone"]}'"""
+        accept = re.search(r"\b(migrate|deploy)_accept\b", inside)
+        if accept and inside.endswith("| quote"):
+            return f"""'{{"{accept[0]}": ["time-zone"]}}'"""
         if any(f"{program} " in shown for program in PROGRAMS) or " -e " in f" {shown}":
             # A whole message in an expression: its texts, with what is put between them.
             pieces = re.split(r"'((?:\\'|[^'])*)'", inside)
