@@ -142,6 +142,25 @@ def test_a_mistake_is_named(inventory, mistake, message):
     assert message in said
 
 
+def test_a_bot_of_strangers_needs_no_setting_that_a_newcomer_is_not_shown():
+    """What the scenario stranger sets for tests/awkward_bot stands in README, example or vault."""
+    inventory = ROOT / "molecule/stranger/inventory"
+    settings = yaml.safe_load((inventory / "group_vars/all/main.yml").read_text())
+    hosts = yaml.safe_load((inventory / "hosts.yml").read_text())["all"]["children"]
+    names = set(settings) | {
+        name for group in hosts.values() for host in group["hosts"].values() for name in host
+    }
+    files = [
+        ROOT / "README.md",
+        ROOT / "group_vars/all/vault.yml.example",
+        *(path for path in (ROOT / "inventories/example").rglob("*") if path.is_file()),
+    ]
+    shown = set(re.findall(r"\w+", " ".join(path.read_text() for path in files)))
+    # The first one says how fast the test's machine is made.
+    assert names - {"machine_prepared"} - shown == set()
+    assert "bot_server_repository" in names & shown
+
+
 def test_an_inventory_without_secrets_is_told_how_to_make_them(inventory):
     shutil.rmtree(inventory.directory / "secrets")
     (inventory.directory / "group_vars/all/vault.yml").unlink()
