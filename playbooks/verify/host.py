@@ -30,6 +30,11 @@ from pathlib import Path
 RESULTS: list[dict] = []
 CRASH_SECONDS = 120  # patience with a bot that was killed
 
+# What answers there knows secrets of the host, or trusts whoever is near.
+PRIVATE = (
+    "10.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"
+)  # fmt: skip
+
 
 def check(name: str, sentence: str, ask: Callable[[], tuple[bool | None, str]]) -> None:
     """Ask, and note the answer; a question that breaks is a failure that says how."""
@@ -211,6 +216,16 @@ def bot_restarts(name: str) -> tuple[bool, str]:
     return ok, f"Restart={state.get('Restart')}, {state.get('UnitFileState')} at boot"
 
 
+def bot_egress(name: str, *, open_by_choice: bool) -> tuple[bool | None, str]:
+    """Return whether systemd keeps the bot away from metadata services and private networks."""
+    state = unit(name, "IPAddressDeny", "IPAddressAllow")
+    open_ones = [network for network in PRIVATE if network not in state["IPAddressDeny"].split()]
+    if open_ones and open_by_choice:
+        return None, "bot_server_denied_addresses is empty"
+    allowed = f"allowed: {state['IPAddressAllow'] or 'none of them'}"
+    return not open_ones, f"not denied: {', '.join(open_ones)}" if open_ones else allowed
+
+
 def bot_errors(name: str) -> tuple[bool, str]:
     """Return whether the bot's journal has no unhandled error since the start."""
     invocation = unit(name, "InvocationID")["InvocationID"]
@@ -265,6 +280,8 @@ def main(wish: dict) -> None:
         check("bot-runs", "The bot runs", lambda: bot_runs(name))
         check("bot-restart", "systemd starts the bot again however it ends",
               lambda: bot_restarts(name))  # fmt: skip
+        check("bot-egress", "The bot reaches no metadata service and no private network by itself",
+              lambda: bot_egress(name, open_by_choice=wish["egress_open"]))  # fmt: skip
         check("bot-errors", "The bot handles its errors", lambda: bot_errors(name))
         check("bot-discord", "The bot is connected to Discord",
               (lambda: bot_on_discord(name)) if wish["token"] else

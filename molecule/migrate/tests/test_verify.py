@@ -7,6 +7,7 @@ from scenario import WORLD, machine, play
 
 ENVIRONMENT = "/etc/etlegacy-bot/environment"
 RULES = "/etc/postgresql/15/main/pg_hba.conf"
+OPEN = "/etc/systemd/system/etlegacy-bot.service.d"
 OPEN_RULE = "host etlegacy_stats etlegacy_app 172.30.5.20/32 scram-sha-256"
 
 
@@ -33,10 +34,13 @@ def good():
 def bad(good):  # noqa: ARG001 - only after it
     bot, database = machine("bot-vps"), machine("database-vps")
     bot.check_output(f"chmod 0644 {ENVIRONMENT}")
+    bot.check_output(f"mkdir -p {OPEN} && printf '[Service]\\nIPAddressDeny=\\n' >{OPEN}/open.conf")
+    bot.check_output("systemctl daemon-reload")
     database.check_output("cp -p %s /var/tmp/rules", RULES)
     database.check_output("echo %s >> %s && systemctl reload postgresql", OPEN_RULE, RULES)
     yield verify("bad")
     bot.check_output(f"chmod 0640 {ENVIRONMENT}")
+    bot.check_output(f"rm {OPEN}/open.conf && systemctl daemon-reload")
     database.check_output("cp -p /var/tmp/rules %s && rm /var/tmp/rules", RULES)
     database.check_output("systemctl reload postgresql")
 
@@ -68,7 +72,8 @@ def test_it_finds_a_readable_environment_file_and_a_rule_without_tls(bad):
     failed = {result["id"]: result["said"] for result in report["results"] if result["ok"] is False}
     assert code != 0
     # The rule is found in the file, and from the bot's place.
-    assert set(failed) == {"secrets", "pg-hba", "plain-refused"}
+    assert set(failed) == {"secrets", "pg-hba", "plain-refused", "bot-egress"}
+    assert "not denied: 10.0.0.0/8, 169.254.0.0/16" in failed["bot-egress"]
     assert f"{ENVIRONMENT} is 0644 root:etlegacy-bot" in failed["secrets"]
     assert "host lets 172.30.5.20 in without TLS" in failed["pg-hba"]
     assert failed["pg-hba"] in page
