@@ -146,6 +146,21 @@ def alerts(command: str) -> tuple[bool | None, str]:
     return True, f"no alert is open; last message delivered: {when or 'none yet'}"
 
 
+def monitoring(part: str, silence: float) -> tuple[bool | None, str]:
+    """Return whether this host watches (``server``), or is watched and hears so (``watched``)."""
+    if not part:
+        return None, "monitoring_enabled is false"
+    if part == "server":
+        done = subprocess.run(
+            ["/usr/local/sbin/monitoring-heartbeat", "--check"],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return done.returncode == 0, done.stdout.strip() or done.stderr.strip()[-200:]
+    beat = Path("/var/lib/monitoring/beat")
+    seconds = time.time() - beat.stat().st_mtime
+    return seconds < silence, f"the last beat of the database server was {seconds:.0f} s ago"
+
+
 def failed_units() -> tuple[bool, str]:
     """Return whether no service and no timer has failed."""
     command = ("systemctl", "list-units", "--failed", "--plain", "--no-legend")
@@ -275,6 +290,8 @@ def main(wish: dict) -> None:
     check("journal", "The journal is kept over a reboot", journal)
     check("alerts", "Somebody is told when something breaks, and nothing is open",
           lambda: alerts(wish["alert_command"]))  # fmt: skip
+    check("monitoring", "Monitoring is active",
+          lambda: monitoring(wish["monitoring"], float(wish["monitoring_silence"])))  # fmt: skip
     check("time-zone", "The time zone is the inventory's", lambda: zone(wish["timezone"]))
     if name := wish["bot"]:
         check("bot-runs", "The bot runs", lambda: bot_runs(name))

@@ -54,7 +54,7 @@ def test_nothing_is_wrong_with_the_pair(good):
 def test_only_what_needs_more_than_this_world_has_is_not_asked(good):
     report = good[2]
     skipped = {result["id"] for result in report["results"] if result["ok"] is None}
-    assert skipped == {"replication", "alerts"}, "no webhook for alerts either"
+    assert skipped == {"replication", "alerts", "monitoring"}, "no webhook, no watch"
 
 
 def test_the_bot_is_not_killed_unasked(bad):
