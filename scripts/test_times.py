@@ -26,7 +26,7 @@ def record(source: BinaryIO, target: BinaryIO, path: Path) -> None:
         target.flush()
         if begun := BEGUN.search(COLOURS.sub(b"", line)):
             phases.append((begun[1].decode(), time.monotonic()))
-    ends = [begin for _, begin in phases[1:]] + [time.monotonic()]
+    ends = [*(begin for _, begin in phases), time.monotonic()][1:]
     lines = [f"{end - begin:.0f} {name}\n" for (name, begin), end in zip(phases, ends, strict=True)]
     path.write_text("".join(lines))
 
