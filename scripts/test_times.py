@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
-# "INFO  replica ➜ converge: Executing", and the same again for a phase that comes twice.
-BEGUN = re.compile(r"➜ (\w+): Executing\s*$".encode())
+# "INFO  replica ➜ converge: Executing", and the same again for a phase that comes twice; where the
+# locale knows no arrow, "INFO  [replica > converge] Executing".
+BEGUN = re.compile(r"(?:➜ (\w+):|> (\w+)\]) Executing\s*$".encode())
 
 
 def record(source: BinaryIO, target: BinaryIO, path: Path) -> None:
@@ -25,7 +26,7 @@ def record(source: BinaryIO, target: BinaryIO, path: Path) -> None:
         target.write(line)
         target.flush()
         if begun := BEGUN.search(COLOURS.sub(b"", line)):
-            phases.append((begun[1].decode(), time.monotonic()))
+            phases.append(((begun[1] or begun[2]).decode(), time.monotonic()))
     ends = [*(begin for _, begin in phases), time.monotonic()][1:]
     lines = [f"{end - begin:.0f} {name}\n" for (name, begin), end in zip(phases, ends, strict=True)]
     path.write_text("".join(lines))
