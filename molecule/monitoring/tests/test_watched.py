@@ -40,7 +40,7 @@ FAULTS = {
         ),
         "UnitFailed": (
             "database",
-            "systemd-run --unit=broken false; sleep 1",
+            "systemd-run --unit=broken false; sleep 1",  # it returns before the unit has failed
             "systemctl reset-failed broken",
         ),
         "NamesDoNotResolve": (
